@@ -1,0 +1,94 @@
+//! A running scheduler, seen from two sides: the keeper's ([`Engine`]: its workers) and one run's ([`Session`]: its tasks).
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use crate::{
+    error::{Error, Result},
+    manager::Endpoint,
+    task::{Key, TaskEvent, TaskSpec},
+    value::Value,
+};
+
+/// The keeper's side of a scheduler.
+#[async_trait]
+pub trait Engine: fmt::Debug + Send + Sync + 'static {
+    /// The client side of one run. Several runs share one cluster; closing a session touches its own keys only.
+    async fn open(&self) -> Result<Arc<dyn Session>>;
+
+    /// Takes workers (by their scheduler names) out of work, waits for what they run, moves their results. Returns those drained
+    /// by the deadline; the others still run something. Dropping the future leaves them out of work.
+    async fn drain(&self, workers: &[String], deadline: Duration) -> Result<Vec<String>>;
+
+    /// Joins, departures, and the end of the scheduler itself. Workers that joined before the call are told first.
+    fn changes(&self) -> WorkerChanges;
+}
+
+/// What happens to the workers, in order.
+pub type WorkerChanges = mpsc::UnboundedReceiver<WorkerChange>;
+
+/// What happens to the tasks of a session, in order.
+pub type TaskEvents = mpsc::UnboundedReceiver<TaskEvent>;
+
+/// One run's side of a scheduler.
+#[async_trait]
+pub trait Session: fmt::Debug + Send + Sync + 'static {
+    /// Whether slots share the driver's memory: then [`crate::task::RustWork::here`] is called and nothing is serialised.
+    /// Otherwise the arguments must be there as MessagePack.
+    fn shares_memory(&self) -> bool;
+
+    /// One message for a whole map. Not async: it is queued in order, and what goes wrong is an event of each task.
+    /// Inputs must have been submitted before, or stand earlier in `tasks`.
+    fn submit(&self, tasks: Vec<TaskSpec>);
+
+    /// Ends tasks that are not final as cancelled; their dependents end as `upstream_failed`. Idempotent.
+    fn cancel(&self, keys: &[Key]);
+
+    /// Nobody holds these results any more. What has not begun and nobody needs is not run. Never waits: it is called from `Drop`.
+    fn release(&self, keys: &[Key]);
+
+    /// Every change of state with its cause. One listener: a second call takes over from the first.
+    fn events(&self) -> TaskEvents;
+
+    /// Results as plain values: converts what is still a Python object. Waits for tasks that are not final.
+    ///
+    /// # Errors
+    /// The first task without a result, or the first object that has no plain form, named with its type.
+    async fn gather(&self, keys: &[Key]) -> std::result::Result<Vec<Value>, crate::task::TaskError>;
+
+    /// Cancels what is not final and releases this session's keys. Returns when every task of the session is final; a thread
+    /// whose body cannot be interrupted may still run. Idempotent.
+    async fn close(&self) -> Result<()>;
+}
+
+/// How an address becomes an engine. Core names no protocol: the runner hands this to the keeper.
+#[async_trait]
+pub trait Connect: fmt::Debug + Send + Sync + 'static {
+    /// Returns when the scheduler has answered.
+    async fn connect(&self, endpoint: &Endpoint) -> Result<Arc<dyn Engine>>;
+}
+
+/// A worker came or went.
+#[derive(Debug, Clone)]
+pub enum WorkerChange {
+    /// It takes tasks.
+    Joined {
+        /// Its name at the scheduler: `index-incarnation` where the platform lets us choose.
+        name: String,
+        /// The host part of its address.
+        host: String,
+        /// How many tasks it runs at once.
+        slots: u32,
+    },
+    /// It is gone.
+    Left {
+        /// Its name at the scheduler.
+        name: String,
+        /// For people.
+        reason: String,
+    },
+    /// The scheduler itself is gone: no task of any session will end any more.
+    SchedulerLost(Error),
+}

@@ -1,0 +1,61 @@
+//! The task host: a resident process that executes tasks by name, one per slot.
+//!
+//! It is the user's own binary, started again: [`init`] is the first thing its `main` calls (`#[remuda::main]`, `#[remuda::test]` and
+//! `remuda::init()` do). In the driver that sets a flag and returns; in a task host it serves until the control socket ends, and exits.
+
+use std::sync::OnceLock;
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    task::{Job, TaskScope},
+};
+
+/// A Rust function that can be called by name. Made by `#[remuda::task]`.
+#[derive(Debug, Clone, Copy)]
+pub struct TaskDef {
+    /// `module::path::function`.
+    pub name: &'static str,
+    /// The function's parameters and result as written; a task host whose signature differs is another build.
+    pub signature: &'static str,
+    /// Decodes a MessagePack array of the arguments and calls the body.
+    pub call: fn(TaskScope, &[u8]) -> Job,
+}
+
+inventory::collect!(TaskDef);
+
+/// Every task of this binary.
+pub fn tasks() -> impl Iterator<Item = &'static TaskDef> {
+    inventory::iter::<TaskDef>.into_iter()
+}
+
+/// Set in the environment of a task host to the process id of its parent, so that a child of a task host, which inherits it,
+/// does not take itself for one.
+pub const HOST_ENV: &str = "REMUDA_TASK_HOST";
+
+static ARGS: OnceLock<Vec<String>> = OnceLock::new();
+
+/// In a task host: serves, and exits the process. In the driver: allows this binary to be started again as a task host, with `args`
+/// on its command line (a test binary needs the name of a test that calls `init`).
+pub fn init(args: Vec<String>) {
+    if is_host() {
+        std::process::exit(1); // replaced by serve
+    }
+    let _ = ARGS.set(args);
+}
+
+/// Whether this process was started as a task host.
+#[must_use]
+pub fn is_host() -> bool {
+    std::env::var(HOST_ENV).is_ok_and(|parent| parent == std::os::unix::process::parent_id().to_string())
+}
+
+/// The command line arguments that make this binary a task host.
+///
+/// # Errors
+/// [`ErrorKind::ConfigInvalid`] when nobody called [`init`]: the child would run the user's `main` again, and start children itself.
+pub fn args() -> Result<&'static [String]> {
+    ARGS.get().map(Vec::as_slice).ok_or_else(|| {
+        Error::new(ErrorKind::ConfigInvalid, "worker processes are this program started again, and it is not prepared for that")
+            .with_hint("put `#[remuda::main]` on `main`, `#[remuda::test]` on tests, or call `remuda::init()` first thing in `main`; or use `processes: false`")
+    })
+}

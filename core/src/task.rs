@@ -1,0 +1,407 @@
+//! The task model: one model, several engines.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::{Error, ErrorKind},
+    value::{Template, Value},
+};
+
+/// A task of one session. Keys are never used twice in a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Key(pub u64);
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// One call, as an engine takes it.
+#[derive(Debug, Clone)]
+pub struct TaskSpec {
+    /// Given by the session's user.
+    pub key: Key,
+    /// For people: progress, errors, logs.
+    pub name: Arc<str>,
+    /// Results that go into the call, in the order of its holes. The same key may stand here more than once.
+    pub inputs: Vec<Input>,
+    /// Tasks that must be final first, without passing a result.
+    pub after: Vec<Input>,
+    /// What to run.
+    pub work: Work,
+    /// How to run it.
+    pub annotations: Arc<Annotations>,
+}
+
+/// Another task's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Input {
+    /// Whose result.
+    pub key: Key,
+    /// Its failure is passed on as a value (`Result` in Rust, an exception object in Python) instead of failing this task.
+    pub allow_failure: bool,
+}
+
+impl From<Key> for Input {
+    fn from(key: Key) -> Self {
+        Self { key, allow_failure: false }
+    }
+}
+
+/// The kinds of task.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// A Rust function of the user's binary.
+    Rust(RustWork),
+    /// A Python function, run by a resident interpreter.
+    Python(PythonWork),
+    /// A program.
+    Command(CommandWork),
+}
+
+/// A Rust function in the forms it can be called: at least one is there, or an error says why not.
+#[derive(Clone)]
+pub struct RustWork {
+    /// `module::path::function`, as registered by `#[remuda::task]`; closures have a name for people only.
+    pub function: Cow<'static, str>,
+    /// For slots that share our memory. `Fn`, because a lost worker's task is tried again.
+    pub here: Option<HereFn>,
+    /// For every other slot: an array of the arguments.
+    pub args: Result<Template, Error>,
+}
+
+/// A task body over the values of its inputs (one for each of [`TaskSpec::inputs`], in order).
+pub type HereFn = Arc<dyn Fn(TaskScope, Vec<Outcome>) -> Job + Send + Sync>;
+
+impl fmt::Debug for RustWork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RustWork").field("function", &self.function).finish_non_exhaustive()
+    }
+}
+
+/// A Python function by name.
+#[derive(Debug, Clone)]
+pub struct PythonWork {
+    /// `pkg.mod:func` (or `pkg.mod:Class.method`).
+    pub target: Arc<str>,
+    /// `[[positional ...], {keyword: ...}]`.
+    pub args: Template,
+    /// Directories put first on `sys.path`: where the flow file lies.
+    pub path: Arc<[String]>,
+}
+
+/// A program to run. Its result is what it wrote to standard output.
+#[derive(Debug, Clone)]
+pub struct CommandWork {
+    /// A map that decodes as [`CommandCall`].
+    pub call: Template,
+}
+
+/// What a command's template decodes to, once its holes are filled.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CommandCall {
+    /// Program and arguments. Values that are not text are written as JSON.
+    pub argv: Vec<serde_json::Value>,
+    /// Added to the worker's environment.
+    #[serde(default)]
+    pub env: BTreeMap<String, serde_json::Value>,
+    /// Working directory; the driver's when absent.
+    #[serde(default)]
+    pub cwd: Option<String>,
+    /// Given to standard input: text and bytes as they are, anything else as JSON. Empty when absent.
+    #[serde(default)]
+    pub stdin: Stdin,
+    /// The result is bytes. Otherwise it is text without the line ends at its end, as `$(..)` in a shell.
+    #[serde(default)]
+    pub binary: bool,
+}
+
+/// Standard input of a command.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Stdin {
+    /// End of file at once.
+    #[default]
+    Empty,
+    /// As it is.
+    Text(String),
+    /// As it is.
+    Bytes(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// As JSON.
+    Json(serde_json::Value),
+}
+
+/// What a task body needs to know about the attempt it is.
+#[derive(Debug, Clone)]
+pub struct TaskScope {
+    /// Which task.
+    pub key: Key,
+    /// 0 for the first attempt.
+    pub attempt: u32,
+    /// Scheduler name of the worker.
+    pub worker: Arc<str>,
+    /// Cancelled when the task is; a body that runs long looks at it.
+    pub cancel: CancellationToken,
+    /// Gives the slot back while the task waits for other tasks, so that they can run even where there is one slot only.
+    pub slot: Option<Arc<dyn SlotLease>>,
+}
+
+/// A running task's hold on its slot.
+pub trait SlotLease: fmt::Debug + Send + Sync {
+    /// The task waits for other tasks: something else may run in its slot.
+    fn pause(&self);
+    /// It goes on. Does not wait for a free slot: the worker is over its number for as long as both run.
+    fn resume(&self);
+}
+
+/// A task body that was called.
+pub enum Job {
+    /// A sync body has already run when this exists.
+    Ready(Result<Value, TaskError>),
+    /// An async body, driven by its slot.
+    Future(Pin<Box<dyn Future<Output = Result<Value, TaskError>> + Send>>),
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if matches!(self, Self::Ready(_)) { "Ready" } else { "Future" })
+    }
+}
+
+/// How a task is to be run. Dask's words.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Annotations {
+    /// Higher first, across all workers. Default 0.
+    pub priority: i64,
+    /// How often the task is tried again after it failed by itself. Default 0.
+    pub retries: u32,
+    /// How often it is tried again after its worker was lost. `None`: the cluster's default (Dask's: 3).
+    pub allowed_failures: Option<u32>,
+    /// Abstract resources held while it runs, on one worker, e.g. `GPU: 1`.
+    pub resources: BTreeMap<String, f64>,
+    /// Slots held while it runs, on one worker. Default 1; 0 for tasks that only wait.
+    pub slots: u32,
+    /// Workers (by name or host) it may run on. Empty: any.
+    pub workers: Vec<String>,
+    /// `workers` is a preference, not a condition.
+    pub allow_other_workers: bool,
+    /// How long one attempt may run.
+    pub timeout: Option<Duration>,
+}
+
+impl Default for Annotations {
+    fn default() -> Self {
+        Self {
+            priority: 0,
+            retries: 0,
+            allowed_failures: None,
+            resources: BTreeMap::new(),
+            slots: 1,
+            workers: Vec::new(),
+            allow_other_workers: false,
+            timeout: None,
+        }
+    }
+}
+
+/// A result, or why there is none.
+pub type Outcome = Result<Value, TaskError>;
+
+/// A change in a task's life. A task that was submitted is pending; that is not told.
+#[derive(Debug, Clone)]
+pub struct TaskEvent {
+    /// Which task.
+    pub key: Key,
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it is now.
+    pub state: TaskState,
+}
+
+/// Where a task is. The last two are final.
+#[derive(Debug, Clone)]
+pub enum TaskState {
+    /// Waits; `reason` where it is not just its turn ("no worker offers GPU=2").
+    Pending {
+        /// For people.
+        reason: Option<Arc<str>>,
+    },
+    /// A worker has begun it.
+    Running {
+        /// Scheduler name of the worker.
+        worker: Arc<str>,
+        /// 0 for the first attempt.
+        attempt: u32,
+    },
+    /// It returned.
+    Done(Value),
+    /// It will not.
+    Ended(TaskError),
+}
+
+impl TaskState {
+    /// Whether nothing will change any more.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Done(_) | Self::Ended(_))
+    }
+
+    /// `pending`, `running`, `done`, `failed`, `crashed`, `cancelled`, `upstream_failed` or `refused`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Pending { .. } => "pending",
+            Self::Running { .. } => "running",
+            Self::Done(_) => "done",
+            Self::Ended(error) => error.state_name(),
+        }
+    }
+}
+
+/// Why a task has no result. Cloned to every waiter and dependent.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TaskError {
+    /// The task's own doing: it returned an error, raised, panicked, exited non-zero (a command) or took too long.
+    #[error("{0}")]
+    Failed(Arc<Failure>),
+    /// The worker's end: killed, exited, out of memory.
+    #[error("{0}")]
+    Crashed(Arc<Crash>),
+    /// Somebody cancelled it, or its run ended.
+    #[error("cancelled")]
+    Cancelled,
+    /// A task it needs has no result.
+    #[error("its input {name} ({key}) has no result: {cause}")]
+    UpstreamFailed {
+        /// The first task that failed.
+        key: Key,
+        /// Its name.
+        name: Arc<str>,
+        /// Why.
+        cause: Box<TaskError>,
+    },
+    /// It could not be run at all: infrastructure, or a call that cannot be made.
+    #[error(transparent)]
+    Refused(Error),
+}
+
+impl TaskError {
+    /// The state's name, as in [`TaskState::name`].
+    #[must_use]
+    pub fn state_name(&self) -> &'static str {
+        match self {
+            Self::Failed(_) => "failed",
+            Self::Crashed(_) => "crashed",
+            Self::Cancelled => "cancelled",
+            Self::UpstreamFailed { .. } => "upstream_failed",
+            Self::Refused(_) => "refused",
+        }
+    }
+
+    /// A failure with a message and nothing else.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::Failed(Arc::new(Failure { message: message.into(), ..Failure::default() }))
+    }
+
+    /// The failure at the root: of the first task up the line that failed.
+    #[must_use]
+    pub fn root(&self) -> &Self {
+        match self {
+            Self::UpstreamFailed { cause, .. } => cause.root(),
+            other => other,
+        }
+    }
+}
+
+impl From<Error> for TaskError {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// An error of the user's code, with as much of it as could be brought here.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Failure {
+    /// Class of the exception or type of the error, where known: `ZeroDivisionError`.
+    pub kind: Option<String>,
+    /// What it says, with its causes.
+    pub message: String,
+    /// Python's traceback, a Rust backtrace, or the end of what a command wrote to standard error.
+    pub traceback: Option<String>,
+    /// Exit code of a command.
+    pub exit_code: Option<i32>,
+    /// The error itself, where the task ran in this process.
+    #[serde(skip)]
+    pub source: Option<Arc<anyhow::Error>>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Some(kind) if !self.message.is_empty() => write!(f, "{kind}: {}", self.message),
+            Some(kind) => f.write_str(kind),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+/// The end of a worker process, as its parent saw it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Crash {
+    /// What happened: `exit code 3`, `signal 9 (SIGKILL)`, `memory_limit 1 GiB exceeded`.
+    pub cause: String,
+    /// Scheduler name of the worker.
+    pub worker: String,
+    /// How many workers the task has lost so far, this one included.
+    pub attempts: u32,
+}
+
+impl fmt::Display for Crash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker {} was lost while running it: {}", self.worker, self.cause)?;
+        if self.attempts > 1 {
+            write!(f, " (lost {} workers in all)", self.attempts)?;
+        }
+        Ok(())
+    }
+}
+
+/// A task error as it crosses a process border, where a task takes a `Result` or a Python exception object.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct WireError {
+    state: String,
+    message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failure: Option<Failure>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    crash: Option<Crash>,
+}
+
+impl Serialize for TaskError {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let root = self.root();
+        WireError {
+            state: self.state_name().to_owned(),
+            message: self.to_string(),
+            failure: if let Self::Failed(failure) = root { Some((**failure).clone()) } else { None },
+            crash: if let Self::Crashed(crash) = root { Some((**crash).clone()) } else { None },
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for TaskError {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let wire = WireError::deserialize(deserializer)?;
+        Ok(match (wire.state.as_str(), wire.failure, wire.crash) {
+            ("cancelled", ..) => Self::Cancelled,
+            (_, Some(failure), _) => Self::Failed(Arc::new(failure)),
+            (_, _, Some(crash)) => Self::Crashed(Arc::new(crash)),
+            _ => Self::Refused(Error::new(ErrorKind::Unexpected, wire.message)),
+        })
+    }
+}

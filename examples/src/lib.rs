@@ -1,0 +1,1 @@
+//! Programs and flow files that CI runs.

@@ -1,0 +1,1 @@
+//! From the name of a cluster class to a cluster manager.

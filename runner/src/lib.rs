@@ -1,0 +1,1 @@
+//! Run flows of many tasks, each on its own temporary cluster.

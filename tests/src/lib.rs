@@ -1,0 +1,1 @@
+//! The behaviour suite that every cluster class passes, fakes, harnesses for real components.
