@@ -63,7 +63,7 @@ pub enum Work {
     Command(CommandWork),
 }
 
-/// A Rust function in the forms it can be called: at least one is there, or an error says why not.
+/// A Rust function in the form the session asked for (see [`crate::engine::Session::shares_memory`]).
 #[derive(Clone)]
 pub struct RustWork {
     /// `module::path::function`, as registered by `#[remuda::task]`; closures have a name for people only.
@@ -71,7 +71,7 @@ pub struct RustWork {
     /// For slots that share our memory. `Fn`, because a lost worker's task is tried again.
     pub here: Option<HereFn>,
     /// For every other slot: an array of the arguments.
-    pub args: Result<Template, Error>,
+    pub args: Option<Template>,
 }
 
 /// A task body over the values of its inputs (one for each of [`TaskSpec::inputs`], in order).

@@ -40,10 +40,9 @@ impl Value {
         match self {
             Self::Here(here) => here.encode(),
             Self::Plain(bytes) => Ok(bytes.clone()),
-            Self::Python(object) => Err(Error::new(
-                ErrorKind::Unserializable,
-                format!("a Python object of type `{}` has no plain form here", object.type_name),
-            )),
+            Self::Python(object) => {
+                Err(Error::new(ErrorKind::Unserializable, format!("a Python object of type `{}` has no plain form here", object.type_name)))
+            }
         }
     }
 }
