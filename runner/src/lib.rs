@@ -1,1 +1,4 @@
 //! Run flows of many tasks, each on its own temporary cluster.
+
+pub mod config;
+pub mod flowfile;

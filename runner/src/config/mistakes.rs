@@ -1,0 +1,80 @@
+//! Everything that is wrong, told at once.
+
+use std::fmt;
+
+use remuda_core::error::{Error, ErrorKind};
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// Where it was written: `flow.yaml:3:5`, `environment REMUDA_ADDRESS`, `--kwarg`.
+    pub place: String,
+    /// Which key.
+    pub key: String,
+    /// What is wrong, and what is right.
+    pub message: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in [&self.place, &self.key] {
+            if !part.is_empty() {
+                write!(f, "{part}: ")?;
+            }
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// A list that grows while the checks go on.
+#[derive(Debug, Clone, Default)]
+pub struct Mistakes(Vec<Mistake>);
+
+impl Mistakes {
+    /// Notes one more, unless it stands there already.
+    pub fn add(&mut self, place: impl Into<String>, key: impl Into<String>, message: impl Into<String>) {
+        let mistake = Mistake { place: place.into(), key: key.into(), message: message.into() };
+        if !self.0.contains(&mistake) {
+            self.0.push(mistake);
+        }
+    }
+
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// In the order they were found.
+    #[must_use]
+    pub fn list(&self) -> &[Mistake] {
+        &self.0
+    }
+
+    /// Takes over another list.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// `value`, if nothing is wrong.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConfigInvalid`] with one line for each mistake.
+    pub fn or<T>(self, value: T) -> Result<T, Error> {
+        match self.0.as_slice() {
+            [] => Ok(value),
+            [one] => Err(Error::new(ErrorKind::ConfigInvalid, one.to_string())),
+            many => {
+                let lines: String = many.iter().map(|m| format!("\n  {m}")).collect();
+                Err(Error::new(ErrorKind::ConfigInvalid, format!("{} mistakes:{lines}", many.len())))
+            }
+        }
+    }
+}
+
+/// `, did you mean `x`?` for the closest of `names`, or nothing when none is close.
+pub(crate) fn did_you_mean<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+    let word = word.to_lowercase();
+    let near = names.into_iter().map(|name| (strsim::jaro_winkler(&word, &name.to_lowercase()), name)).filter(|(score, _)| *score > 0.8);
+    near.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| format!(", did you mean `{name}`?")).unwrap_or_default()
+}
