@@ -1,6 +1,7 @@
 //! The owner of one cluster: a thin loop that feeds [`fleet::Fleet`] and carries out what it says.
 
 pub mod fleet;
+pub use fleet::Limits;
 
 use std::{
     collections::HashMap,
@@ -15,7 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::fleet::{Action, Fleet, Input, Limits};
+use self::fleet::{Action, Fleet, Input};
 use crate::{
     class::Recipe,
     engine::{Connect, Engine, WorkerChange},
@@ -72,7 +73,7 @@ impl Keeper {
         status: watch::Sender<Status>,
     ) -> Self {
         let cancel = CancellationToken::new();
-        let cx = Context::new(recipe.path.as_str().into(), events.clone()).with_cancel(cancel.clone());
+        let cx = Context::new(recipe.path(), Default::default(), events.clone()).with_cancel(cancel.clone());
         Self {
             fleet: Fleet::new(limits.clone(), workers),
             limits,
@@ -146,7 +147,7 @@ impl Keeper {
             (self.recipe.take().expect("started once"), self.connect.clone(), self.made.clone(), self.cx.clone());
         self.spawn(|error| Input::Started(Err(error)), async move {
             let start = async {
-                let manager = recipe.make().await?;
+                let manager = recipe.make(CancellationToken::new()).await?;
                 let manager = made.manager.get_or_init(|| manager);
                 let engine = connect.connect(&manager.start(&cx).await?).await?;
                 made.engine.get_or_init(|| engine);
