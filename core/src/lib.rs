@@ -1,7 +1,9 @@
 //! The vocabulary of Remuda. (guide to be written)
 
+pub mod adaptive;
 pub mod class;
 pub mod cluster;
+pub mod duration;
 pub mod engine;
 pub mod error;
 pub mod host;

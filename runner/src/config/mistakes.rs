@@ -56,6 +56,15 @@ impl Mistakes {
         self.0.extend(other.0);
     }
 
+    /// Path and text of what a check of kwargs found.
+    pub(crate) fn of(error: &Error) -> Vec<(String, String)> {
+        let line = |line: &str| match line.strip_prefix('`').and_then(|rest| rest.split_once("`: ")) {
+            Some((path, text)) => (path.to_owned(), text.to_owned()),
+            None => (String::new(), line.to_owned()),
+        };
+        error.to_string().lines().map(line).collect()
+    }
+
     /// `value`, if nothing is wrong.
     ///
     /// # Errors

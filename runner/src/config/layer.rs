@@ -1,0 +1,240 @@
+//! One layer of the configuration: what a file, the environment, the flags or the code say.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde_json::{Map, Value};
+
+use super::{
+    document::{At, Document, KeyPath, Step},
+    mistakes::{Mistakes, did_you_mean},
+    prefect, yaml,
+};
+
+/// The keys of every layer.
+pub(crate) const KEYS: [&str; 5] = ["cluster_class", "cluster_kwargs", "adapt_kwargs", "client_kwargs", "address"];
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// `file:line:column`.
+    File(String),
+    /// Name of the variable.
+    Environment(String),
+    /// `--kwarg`.
+    Flag(&'static str),
+    /// The program itself.
+    Code,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(place) => f.write_str(place),
+            Self::Environment(name) => write!(f, "environment {name}"),
+            Self::Flag(flag) => f.write_str(flag),
+            Self::Code => f.write_str("code"),
+        }
+    }
+}
+
+/// One value, where it came from, and what became of it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Setting {
+    /// `cluster_kwargs.n_workers`.
+    pub key: KeyPath,
+    /// As it was written.
+    pub value: Value,
+    /// Where.
+    pub origin: Origin,
+    /// Why it does not count, if it does not.
+    pub dropped: Option<String>,
+}
+
+/// What one source says. Layers are put on top of each other by [`super::resolve`].
+#[derive(Debug, Clone, Default)]
+pub struct Layer {
+    pub(crate) settings: Vec<Setting>,
+    pub(crate) mistakes: Mistakes,
+    pub(crate) notices: Vec<String>,
+}
+
+impl Layer {
+    /// An empty layer, for what the code says.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Said by the code: `cluster_class`, `cluster_kwargs`, `adapt_kwargs`, `client_kwargs` or `address`.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.set(key, value.into(), &|_, _| Origin::Code);
+        self
+    }
+
+    /// Said by a file, or by the part of a flow file at `root`.
+    #[must_use]
+    pub fn from_document(document: &Document, root: &KeyPath) -> Self {
+        let at = root.0.iter().try_fold(document.tree(), |at, step| match step {
+            Step::Key(key) => at.get(key),
+            Step::Index(index) => at.get(index),
+        });
+        Self::from_tree(at.unwrap_or(&Value::Null), document, root)
+    }
+
+    /// The same for a tree that is no longer as it was written: its templates are filled in.
+    pub(crate) fn from_tree(tree: &Value, document: &Document, root: &KeyPath) -> Self {
+        let mut layer = Self::default();
+        let place = |path: &KeyPath, at| {
+            let steps = root.0.iter().chain(&path.0).cloned().collect();
+            Origin::File(document.place(&KeyPath(steps), at))
+        };
+        match tree {
+            Value::Null => {}
+            Value::Object(members) => {
+                for (key, value) in members {
+                    layer.set(key, value.clone(), &place);
+                }
+            }
+            other => {
+                let text = format!("expected a mapping with {}, found {}", KEYS.join(", "), type_name(other));
+                layer.mistakes.add(place(&KeyPath::default(), At::Value).to_string(), root.to_string(), text);
+            }
+        }
+        layer
+    }
+
+    /// Said by the environment: the old Prefect variables first, `REMUDA_*` above them. A variable that is empty is not set.
+    #[must_use]
+    pub fn from_environment(env: &BTreeMap<String, String>) -> [Self; 2] {
+        let mut layer = Self::default();
+        let known = KEYS.map(|key| format!("REMUDA_{}", key.to_uppercase()));
+        for (name, text) in env.iter().filter(|(_, text)| !text.trim().is_empty()) {
+            let Some(at) = known.iter().position(|k| k == name) else {
+                let near = did_you_mean(name, known.iter().map(String::as_str));
+                if name.starts_with("REMUDA_") && near.contains("KWARG") | near.contains("CLASS") | near.contains("ADDR") {
+                    layer.notices.push(format!("the variable {name} is not read{near}"));
+                }
+                continue;
+            };
+            let value = match KEYS[at].ends_with("kwargs") {
+                false => Ok(Value::String(text.clone())),
+                true => yaml::json(text),
+            };
+            match value {
+                Ok(value) => layer.set(KEYS[at], value, &|_, _| Origin::Environment(name.clone())),
+                Err(error) => layer.mistakes.add(
+                    format!("environment {name}"),
+                    "",
+                    format!("expected a JSON object like {{\"n_workers\": 4}}, found {text}: {error}"),
+                ),
+            }
+        }
+        [prefect::layer(env), layer]
+    }
+
+    /// Said on the command line.
+    #[must_use]
+    pub fn from_flags(flags: &Flags) -> Self {
+        let mut layer = Self::default();
+        if let Some(class) = &flags.cluster_class {
+            layer.set("cluster_class", class.clone().into(), &|_, _| Origin::Flag("--cluster-class"));
+        }
+        if let Some(address) = &flags.address {
+            layer.set("address", address.clone().into(), &|_, _| Origin::Flag("--address"));
+        }
+        for text in &flags.kwargs {
+            match split_assignment(text) {
+                Ok((keys, value)) => {
+                    let key = KeyPath(std::iter::once("cluster_kwargs").chain(keys).map(|k| Step::Key(k.to_owned())).collect());
+                    layer.settings.push(Setting { key, value, origin: Origin::Flag("--kwarg"), dropped: None });
+                }
+                Err(error) => layer.mistakes.add("--kwarg", "", error),
+            }
+        }
+        layer
+    }
+
+    /// Takes a key apart: one setting for each keyword argument, so that a higher layer replaces them one by one.
+    pub(crate) fn set(&mut self, key: &str, value: Value, origin: &dyn Fn(&KeyPath, At) -> Origin) {
+        let path = KeyPath::from([key]);
+        let mut wrong = |at, text: String| self.mistakes.add(origin(&path, at).to_string(), key, text);
+        match (key, &value) {
+            (key, _) if !KEYS.contains(&key) => wrong(At::Key, format!("unknown key{}", did_you_mean(key, KEYS))),
+            ("cluster_class" | "address", Value::Null) => {}
+            ("cluster_class" | "address", Value::String(text)) if text.trim().is_empty() => {}
+            ("cluster_class" | "address", Value::String(_)) => self.push(path.clone(), value, origin(&path, At::Key)),
+            ("cluster_class", other) => {
+                wrong(At::Value, format!("expected the name of a class like \"local::LocalCluster\", found {} {other}", type_name(other)));
+            }
+            ("address", other) => wrong(At::Value, format!("expected a text like \"tcp://host:8786\", found {} {other}", type_name(other))),
+            (_, Value::Null) => self.push(path.clone(), Value::Null, origin(&path, At::Key)),
+            (_, Value::Object(members)) => {
+                let members = members.clone();
+                self.push(path.clone(), Value::Object(Map::new()), origin(&path, At::Key));
+                for (name, value) in members {
+                    let path = path.key(name);
+                    self.push(path.clone(), value, origin(&path, At::Key));
+                }
+            }
+            (_, other) => wrong(At::Value, format!("expected a mapping, found {} {other}", type_name(other))),
+        }
+    }
+
+    fn push(&mut self, key: KeyPath, value: Value, origin: Origin) {
+        self.settings.push(Setting { key, value, origin, dropped: None });
+    }
+
+    /// Where this layer speaks of `key`, if it does.
+    pub(crate) fn origin(&self, key: &str) -> Option<&Origin> {
+        self.settings.iter().find(|s| s.root() == key).map(|s| &s.origin)
+    }
+}
+
+impl Setting {
+    /// Which of [`KEYS`] it belongs to.
+    pub(crate) fn root(&self) -> &str {
+        match self.key.0.first() {
+            Some(Step::Key(key)) => key,
+            _ => "",
+        }
+    }
+}
+
+/// What `remuda run` takes on its command line.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--cluster-class`.
+    pub cluster_class: Option<String>,
+    /// `--kwarg`, each `key=value` or `key.sub=value`.
+    pub kwargs: Vec<String>,
+    /// `--address`.
+    pub address: Option<String>,
+}
+
+/// `resources.GPU=1`: the keys, and the value by YAML's rules for scalars.
+pub(crate) fn split_assignment(text: &str) -> Result<(Vec<&str>, Value), String> {
+    let Some((key, value)) = text.split_once('=') else {
+        return Err(format!("expected key=value, found \"{text}\""));
+    };
+    let keys: Vec<&str> = key.trim().split('.').collect();
+    if keys.iter().any(|k| k.is_empty() || k.contains(char::is_whitespace)) {
+        return Err(format!("\"{key}\" is no key: expected key=value or key.sub=value, found \"{text}\""));
+    }
+    Ok((keys, yaml::scalar(value)))
+}
+
+pub(crate) fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "list",
+        Value::Object(_) => "mapping",
+    }
+}
