@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     duration::Seconds,
-    error::{Error, ErrorKind, Result},
+    error::{Error, Mistake, Result},
     kwargs::Kwargs,
 };
 
@@ -53,7 +53,7 @@ impl AdaptConfig {
     /// Checks kwargs, all at once.
     ///
     /// # Errors
-    /// [`ErrorKind::ConfigInvalid`]: unknown keys, wrong types, negative numbers, `minimum` above `maximum`.
+    /// [`ConfigInvalid`](crate::error::ErrorKind::ConfigInvalid): unknown keys, wrong types, negative numbers, `minimum` above `maximum`.
     pub fn parse(kwargs: Kwargs) -> Result<Self> {
         let bounds = serde_json::to_value(&kwargs).unwrap_or(Value::Null);
         let config = kwargs.parse::<Self>()?;
@@ -62,7 +62,7 @@ impl AdaptConfig {
         {
             let written = |key: &str| bounds.get(key).map_or_else(|| "the default".to_owned(), Value::to_string);
             let text = format!("`minimum` ({}) is more than `maximum` ({})", written("minimum"), written("maximum"));
-            return Err(Error::new(ErrorKind::ConfigInvalid, text));
+            return Err(Error::invalid(vec![Mistake::new("minimum", text)]));
         }
         Ok(config)
     }

@@ -103,7 +103,9 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        for (text, words) in [("5 parsecs", "no unit"), ("soon", "found \"soon\""), ("-1s", "negative"), ("99999999999999999999h", "too long")] {
+        for (text, words) in
+            [("5 parsecs", "no unit"), ("soon", "found \"soon\""), ("-1s", "negative"), ("99999999999999999999h", "too long")]
+        {
             let error = Seconds::parse(text).unwrap_err();
             assert!(error.contains(words), "{text}: {error}");
         }

@@ -10,7 +10,7 @@ use super::{mistakes::Mistakes, yaml};
 /// How a text is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// By `serde_yaml`: see `docs/adr/0002-yaml.md`.
+    /// By `serde_yaml`: see `docs/adr/0004-yaml.md`.
     Yaml,
     /// TOML 1.
     Toml,

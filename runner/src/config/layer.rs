@@ -130,7 +130,7 @@ impl Layer {
                 Err(error) => layer.mistakes.add(
                     format!("environment {name}"),
                     "",
-                    format!("expected a JSON object like {{\"n_workers\": 4}}, found {text}: {error}"),
+                    format!("expected a JSON object like {{\"n_workers\": 4}}: {error}"),
                 ),
             }
         }

@@ -9,10 +9,10 @@ use std::{
 use remuda_core::error::{Error, ErrorKind};
 
 use super::{
+    RunConfig,
     document::{Document, Format, KeyPath},
     layer::{Flags, Layer},
     merge::resolve,
-    RunConfig,
 };
 
 /// The names under which a configuration file is found.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use remuda_core::{
     adaptive::AdaptConfig,
     error::{Error, ErrorKind},
-    kwargs::Kwargs,
+    kwargs::{Kwargs, is_secret, redacted},
 };
 use serde_json::{Map, Value};
 
@@ -110,12 +110,16 @@ impl Merge {
         let adapt = self.kwargs("adapt_kwargs").and_then(|kwargs| self.checked("adapt_kwargs", AdaptConfig::parse(to_kwargs(kwargs))));
         let client = self.kwargs("client_kwargs").unwrap_or_default();
         let client = self.checked("client_kwargs", ClientConfig::parse(to_kwargs(client))).unwrap_or_default();
-        let text = |root: &str| self.live().find(|s| s.root() == root).and_then(|s| Some((s.value.as_str()?.trim().to_owned(), s.origin.clone())));
+        let text =
+            |root: &str| self.live().find(|s| s.root() == root).and_then(|s| Some((s.value.as_str()?.trim().to_owned(), s.origin.clone())));
         let (class, address) = (text("cluster_class"), text("address"));
         let mode = match address {
             Some((address, origin)) => {
                 let parsed = Address::parse(&address);
-                parsed.map(|address| Mode::Existing { address }).map_err(|error| self.mistakes.add(origin.to_string(), "address", error)).ok()
+                parsed
+                    .map(|address| Mode::Existing { address })
+                    .map_err(|error| self.mistakes.add(origin.to_string(), "address", error))
+                    .ok()
             }
             None => {
                 let class = class.map_or_else(|| DEFAULT_CLASS.to_owned(), |(class, _)| class);
@@ -218,11 +222,14 @@ pub(crate) fn place_mistakes(settings: &[Setting], root: &str, error: &Error) ->
 pub(crate) fn show(config: &RunConfig, origins: bool) -> String {
     let mut lines = Vec::new();
     for setting in &config.settings {
-        let has_members = config.settings.iter().any(|s| s.key != setting.key && s.key.0.starts_with(&setting.key.0) && s.origin_same(setting));
+        let has_members =
+            config.settings.iter().any(|s| s.key != setting.key && s.key.0.starts_with(&setting.key.0) && s.origin_same(setting));
         if is_empty_map(&setting.value) && has_members {
             continue;
         }
-        let value = setting.value.as_str().map_or_else(|| setting.value.to_string(), str::to_owned);
+        let secret = setting.key.0.iter().any(|step| matches!(step, Step::Key(key) if is_secret(key)));
+        let value = if secret { "***".into() } else { redacted(&setting.value) };
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let text = format!("{}: {value}", setting.key);
         match &setting.dropped {
             Some(why) if origins => lines.push((text, format!("{} (dropped: {why})", setting.origin))),

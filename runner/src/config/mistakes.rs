@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use remuda_core::error::{Error, ErrorKind};
+use remuda_core::{
+    error::{Error, ErrorKind},
+    kwargs,
+};
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,11 +61,14 @@ impl Mistakes {
 
     /// Path and text of what a check of kwargs found.
     pub(crate) fn of(error: &Error) -> Vec<(String, String)> {
-        let line = |line: &str| match line.strip_prefix('`').and_then(|rest| rest.split_once("`: ")) {
-            Some((path, text)) => (path.to_owned(), text.to_owned()),
-            None => (String::new(), line.to_owned()),
+        let text = |m: &remuda_core::error::Mistake| match &m.hint {
+            Some(hint) => format!("{}; {hint}", m.problem),
+            None => m.problem.clone(),
         };
-        error.to_string().lines().map(line).collect()
+        match error.mistakes() {
+            [] => vec![(String::new(), error.to_string())],
+            several => several.iter().map(|m| (m.path.clone(), text(m))).collect(),
+        }
     }
 
     /// `value`, if nothing is wrong.
@@ -83,7 +89,5 @@ impl Mistakes {
 
 /// `, did you mean `x`?` for the closest of `names`, or nothing when none is close.
 pub(crate) fn did_you_mean<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> String {
-    let word = word.to_lowercase();
-    let near = names.into_iter().map(|name| (strsim::jaro_winkler(&word, &name.to_lowercase()), name)).filter(|(score, _)| *score > 0.8);
-    near.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| format!(", did you mean `{name}`?")).unwrap_or_default()
+    kwargs::did_you_mean(word, names).map(|hint| format!(", {hint}")).unwrap_or_default()
 }

@@ -94,11 +94,15 @@ impl RunConfig {
         match &self.mode {
             Mode::Existing { address } => {
                 let text = format!("this build has no engine for {}://", address.scheme());
-                Err(self.refuse("address", text, "use `cluster_class: local::LocalCluster` until there is one").with_context("address", address))
+                Err(self
+                    .refuse("address", text, "use `cluster_class: local::LocalCluster` until there is one")
+                    .with_context("address", address))
             }
-            Mode::Temporary { adapt: Some(_), .. } => {
-                Err(self.refuse("adapt_kwargs", "this build has no scaler yet".into(), "leave out `adapt_kwargs`; use `n_workers` in `cluster_kwargs`"))
-            }
+            Mode::Temporary { adapt: Some(_), .. } => Err(self.refuse(
+                "adapt_kwargs",
+                "this build has no scaler yet".into(),
+                "leave out `adapt_kwargs`; use `n_workers` in `cluster_kwargs`",
+            )),
             Mode::Temporary { .. } => Ok(()),
         }
     }

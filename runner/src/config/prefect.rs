@@ -26,8 +26,9 @@ pub(crate) fn layer(env: &BTreeMap<String, String>) -> Layer {
         }
         None | Some((_, "DaskExecutor")) => return dask(layer, executor.map(|(text, _)| text), value(ADDRESS), value(CLUSTER)),
         Some((text, _)) => {
-            let text =
-                format!("unknown executor \"{text}\": expected a LocalExecutor, LocalDaskExecutor or DaskExecutor; or set REMUDA_CLUSTER_CLASS");
+            let text = format!(
+                "unknown executor \"{text}\": expected a LocalExecutor, LocalDaskExecutor or DaskExecutor; or set REMUDA_CLUSTER_CLASS"
+            );
             layer.mistakes.add(format!("environment {CLASS}"), "", text);
         }
     }

@@ -1,1 +1,177 @@
+use std::{collections::BTreeMap, fs};
 
+use serde_json::json;
+
+use super::*;
+
+fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+fn file(text: &str) -> Layer {
+    Layer::from_document(&Document::parse("remuda.yaml", text, Format::Yaml).unwrap(), &KeyPath::default())
+}
+
+fn environment(pairs: &[(&str, &str)]) -> Layer {
+    let [_, layer] = Layer::from_environment(&env(pairs));
+    layer
+}
+
+fn flags(class: Option<&str>, kwargs: &[&str], address: Option<&str>) -> Layer {
+    Layer::from_flags(&Flags {
+        cluster_class: class.map(Into::into),
+        kwargs: kwargs.iter().map(|k| (*k).to_owned()).collect(),
+        address: address.map(Into::into),
+    })
+}
+
+fn error(layers: Vec<Layer>) -> String {
+    resolve(layers).unwrap_err().to_string()
+}
+
+fn kwargs(config: &RunConfig) -> serde_json::Value {
+    match &config.mode {
+        Mode::Temporary { kwargs, .. } => serde_json::to_value(kwargs).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn nothing_said_is_the_local_cluster() {
+    let config = resolve(vec![]).unwrap();
+    assert_eq!(config.mode, Mode::Temporary { class: DEFAULT_CLASS.into(), kwargs: Kwargs::new(), adapt: None });
+    insta::assert_snapshot!(config.show(true));
+}
+
+#[test]
+fn kwargs_alone_merge_into_the_mode_in_force() {
+    let config = resolve(vec![
+        file("cluster_class: local::LocalCluster\ncluster_kwargs:\n  n_workers: 4\n  resources: {CPU: 2}\n"),
+        environment(&[("REMUDA_CLUSTER_KWARGS", r#"{"threads_per_worker": 2}"#)]),
+        flags(None, &["n_workers=2", "resources.GPU=1"], None),
+    ])
+    .unwrap();
+    assert_eq!(kwargs(&config), json!({"resources": {"CPU": 2, "GPU": 1}, "threads_per_worker": 2, "n_workers": 2}));
+    insta::assert_snapshot!(config.show(true));
+    assert_eq!(config.origin("cluster_kwargs.n_workers"), Some(&Origin::Flag("--kwarg")));
+}
+
+#[test]
+fn a_named_mode_replaces_the_lower_one_whole() {
+    let below =
+        "cluster_class: fargate::FargateCluster\ncluster_kwargs: {cpu: 256}\nadapt_kwargs: {minimum: 9}\nclient_kwargs: {timeout: 5s}";
+    let config = resolve(vec![file(below), flags(Some("local::LocalCluster"), &["n_workers=2"], None)]).unwrap();
+    assert_eq!(kwargs(&config), json!({"n_workers": 2}));
+    insta::assert_snapshot!(config.show(true));
+    let config = resolve(vec![file(below), flags(None, &[], Some("tcp://h:8786"))]).unwrap();
+    assert_eq!(config.mode, Mode::Existing { address: Address::parse("tcp://h:8786").unwrap() });
+    insta::assert_snapshot!(config.check_supported().unwrap_err().report());
+    assert_eq!(config.notices, ["client_kwargs.timeout (remuda.yaml:4:17) has no meaning on the embedded engine: there is no connection"]);
+}
+
+#[test]
+fn a_clash_inside_one_layer_names_the_keys() {
+    insta::assert_snapshot!(error(vec![file("address: tcp://h:8786\ncluster_class: local::LocalCluster\nadapt_kwargs: {}")]));
+    let kwarg_over_address = error(vec![file("address: tcp://h:8786"), flags(None, &["n_workers=2"], None)]);
+    insta::assert_snapshot!(kwarg_over_address);
+    // A class over an address is a new mode, not a clash.
+    assert!(resolve(vec![file("address: tcp://h:8786"), flags(Some("local::LocalCluster"), &["n_workers=2"], None)]).is_ok());
+}
+
+#[test]
+fn every_mistake_of_every_layer_is_told_at_once() {
+    let text = error(vec![
+        file("cluster_clas: x\ncluster_kwargs: [1]\nadapt_kwargs:\n  maxmum: 2\n  interval: soon\n"),
+        environment(&[("REMUDA_CLUSTER_KWARGS", "n_workers=4"), ("REMUDA_CLIENT_KWARGS", r#"{"asynchronous": true}"#)]),
+        flags(None, &["n_workers", "a..b=1"], Some("http://dash:8787")),
+    ]);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn adapt_kwargs_are_checked_then_refused() {
+    let config = resolve(vec![file("adapt_kwargs: {}")]).unwrap();
+    insta::assert_snapshot!(config.check_supported().unwrap_err().report());
+    let off = resolve(vec![file("adapt_kwargs: {minimum: 1}"), environment(&[("REMUDA_ADAPT_KWARGS", "null")])]).unwrap();
+    assert!(off.check_supported().is_ok(), "{off:?}");
+    insta::assert_snapshot!(error(vec![file("adapt_kwargs: {minimum: 5, maximum: 2}")]));
+    insta::assert_snapshot!(error(vec![file("adapt_kwargs:\n  minimum: -1\n  maximum: 2.5")]));
+}
+
+#[test]
+fn a_dotted_flag_needs_a_mapping() {
+    insta::assert_snapshot!(error(vec![flags(None, &["resources=3", "resources.GPU=1"], None)]));
+}
+
+#[test]
+fn empty_variables_are_not_set_and_near_misses_are_said() {
+    let layer = environment(&[("REMUDA_ADDRESS", ""), ("REMUDA_CLUSTER_CLAS", "x"), ("REMUDA_LOG", "debug"), ("OTHER", "1")]);
+    let config = resolve(vec![layer]).unwrap();
+    assert!(matches!(config.mode, Mode::Temporary { .. }));
+    assert_eq!(config.notices, ["the variable REMUDA_CLUSTER_CLAS is not read, did you mean `REMUDA_CLUSTER_CLASS`?"]);
+}
+
+fn prefect(pairs: &[(&str, &str)]) -> Result<RunConfig, remuda_core::error::Error> {
+    let pairs: Vec<_> = pairs.iter().map(|(k, v)| (format!("PREFECT__ENGINE__EXECUTOR__{k}"), (*v).to_owned())).collect();
+    resolve(Layer::from_environment(&pairs.into_iter().collect()).into())
+}
+
+#[test]
+fn old_prefect_variables_are_read_and_said() {
+    let serial = prefect(&[("DEFAULT_CLASS", "prefect.executors.LocalExecutor"), ("DASK__ADDRESS", "tcp://h:1")]).unwrap();
+    assert_eq!(kwargs(&serial), json!({"n_workers": 1, "threads_per_worker": 1, "processes": false}));
+    insta::assert_snapshot!(serial.notices.join("\n"));
+    let threads = prefect(&[("DEFAULT_CLASS", "prefect.engine.executors.dask.LocalDaskExecutor")]).unwrap();
+    assert_eq!(kwargs(&threads), json!({"processes": false}));
+    let dask = prefect(&[("DEFAULT_CLASS", "prefect.executors.DaskExecutor"), ("DASK__ADDRESS", "tcp://h:8786")]).unwrap();
+    assert!(matches!(dask.mode, Mode::Existing { .. }));
+    let class = prefect(&[("DASK__CLUSTER_CLASS", "dask_cloudprovider.aws.FargateCluster"), ("DASK__ADDRESS", "local")]).unwrap();
+    assert!(matches!(class.mode, Mode::Temporary { class, .. } if class == "dask_cloudprovider.aws.FargateCluster"));
+    let both = prefect(&[("DASK__CLUSTER_CLASS", "x.Y"), ("DASK__ADDRESS", "tcp://h:1")]).unwrap_err();
+    assert!(both.to_string().contains("PREFECT__ENGINE__EXECUTOR__DASK__ADDRESS"), "{both}");
+    insta::assert_snapshot!(prefect(&[("DEFAULT_CLASS", "my.Executor")]).unwrap_err());
+}
+
+#[test]
+fn remuda_variables_stand_above_the_old_ones() {
+    let pairs = [("PREFECT__ENGINE__EXECUTOR__DASK__ADDRESS", "tcp://h:8786"), ("REMUDA_CLUSTER_CLASS", "local::LocalCluster")];
+    let config = resolve(Layer::from_environment(&env(&pairs)).into()).unwrap();
+    insta::assert_snapshot!(config.show(true));
+}
+
+#[test]
+fn files_are_found_named_or_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let load = |loader: Loader| loader.dir(dir.path()).load();
+    assert!(matches!(load(Loader::new()).unwrap().mode, Mode::Temporary { class, .. } if class == DEFAULT_CLASS));
+    fs::write(dir.path().join("remuda.toml"), "cluster_class = \"a::B\"\n[cluster_kwargs]\nn_workers = 3\n").unwrap();
+    let config = load(Loader::new()).unwrap();
+    assert!(matches!(&config.mode, Mode::Temporary { class, .. } if class == "a::B"));
+    assert!(config.show(true).contains("remuda.toml:3:1"), "{}", config.show(true));
+    fs::write(dir.path().join("remuda.yaml"), "").unwrap();
+    assert!(load(Loader::new()).unwrap_err().to_string().starts_with("several configuration files: "));
+    assert!(load(Loader::new().file(dir.path().join("remuda.yaml"))).is_ok());
+    let missing = load(Loader::new().file(dir.path().join("nope.yaml"))).unwrap_err();
+    assert!(missing.to_string().ends_with("nope.yaml: no such file"), "{missing}");
+    let order = Loader::new()
+        .file(dir.path().join("remuda.toml"))
+        .flow(Layer::new().with("cluster_kwargs", json!({"n_workers": 4})))
+        .env(env(&[("REMUDA_CLUSTER_KWARGS", r#"{"n_workers": 5}"#)]))
+        .flags(&Flags { kwargs: vec!["n_workers=6".into()], ..Flags::default() })
+        .code(Layer::new().with("cluster_kwargs", json!({"n_workers": 7})));
+    assert_eq!(kwargs(&order.load().unwrap()), json!({"n_workers": 7}));
+}
+
+#[test]
+fn a_class_s_complaints_get_their_places() {
+    #[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Config {
+        #[allow(dead_code)]
+        n_workers: u32,
+    }
+    let config = resolve(vec![file("cluster_kwargs:\n  n_worker: 4\n"), flags(None, &["n_workers=four"], None)]).unwrap();
+    let Mode::Temporary { kwargs, .. } = &config.mode else { panic!() };
+    let error = config.explain(&kwargs.clone().parse::<Config>().unwrap_err());
+    insta::assert_snapshot!(error);
+}
