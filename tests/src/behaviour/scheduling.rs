@@ -3,7 +3,11 @@
 use remuda_core::task::{Key, TaskState};
 
 use super::{Subject, Verdict, Want, cases};
-use crate::{bodies::rust, gate::Gate, run::{Run, holding};
+use crate::{
+    bodies::rust,
+    gate::Gate,
+    run::{Run, holding},
+};
 
 cases! {
     all_workers_work []
@@ -129,8 +133,7 @@ async fn resources_come_back(subject: &Subject) -> Verdict {
     let arrival = gate.arrived("it").await;
     run.session().cancel(&[cancelled]);
     arrival.gone().await;
-    let parts: Vec<Key> =
-        (0..10).map(|_| run.submit_with(rust("echo", &[1.into()]), holding("GPU", 0.1))).collect();
+    let parts: Vec<Key> = (0..10).map(|_| run.submit_with(rust("echo", &[1.into()]), holding("GPU", 0.1))).collect();
     for key in parts {
         run.outcome(key).await?;
     }
