@@ -60,6 +60,9 @@ impl fmt::Debug for Value {
 /// Turns the erased value into MessagePack; made by [`Codec`] where the type is known.
 pub type EncodeFn = fn(&(dyn Any + Send + Sync)) -> Result<Bytes>;
 
+/// Reads a value from MessagePack.
+pub type DecodeFn<T> = fn(&[u8]) -> Result<T>;
+
 /// A Rust value in the driver's memory, with the means to leave it.
 #[derive(Clone)]
 pub struct Here {
@@ -92,7 +95,7 @@ pub struct Codec<T> {
     /// Serialises; `None` for types without `Serialize`.
     pub encode: Option<EncodeFn>,
     /// Deserialises; `None` for types without `Deserialize`.
-    pub decode: Option<fn(&[u8]) -> Result<T>>,
+    pub decode: Option<DecodeFn<T>>,
 }
 
 impl<T> Clone for Codec<T> {
@@ -190,6 +193,67 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
         let text = format!("the value does not fit `{}`", std::any::type_name::<T>());
         Error::new(ErrorKind::Unserializable, text).with_source(e)
     })
+}
+
+/// The elements of a MessagePack array, each as it stands, undecoded.
+///
+/// # Errors
+/// [`ErrorKind::Unserializable`] when the bytes are not one array.
+pub fn elements(bytes: &[u8]) -> Result<Vec<&[u8]>> {
+    let broken = || Error::new(ErrorKind::Unserializable, "not a MessagePack array");
+    let mut rest = bytes;
+    let len = rmp::decode::read_array_len(&mut rest).map_err(|_| broken())?;
+    let mut found = Vec::with_capacity(rest.len().min(len as usize));
+    for _ in 0..len {
+        let after = skip(rest).ok_or_else(broken)?;
+        found.push(&rest[..rest.len() - after.len()]);
+        rest = after;
+    }
+    if rest.is_empty() { Ok(found) } else { Err(broken()) }
+}
+
+/// What follows the first value. Not recursive: depth is the sender's to choose.
+fn skip(mut rest: &[u8]) -> Option<&[u8]> {
+    use rmp::Marker;
+    let mut pending = 1_u64;
+    while pending > 0 {
+        pending -= 1;
+        let marker = Marker::from_u8(*rest.first()?);
+        rest = &rest[1..];
+        let mut length = |bytes: usize| {
+            let (head, tail) = rest.split_at_checked(bytes)?;
+            rest = tail;
+            Some(head.iter().fold(0_u64, |n, byte| (n << 8) | u64::from(*byte)))
+        };
+        let (payload, children) = match marker {
+            Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False | Marker::Reserved => (0, 0),
+            Marker::U8 | Marker::I8 => (1, 0),
+            Marker::U16 | Marker::I16 => (2, 0),
+            Marker::U32 | Marker::I32 | Marker::F32 => (4, 0),
+            Marker::U64 | Marker::I64 | Marker::F64 => (8, 0),
+            Marker::FixStr(len) => (len.into(), 0),
+            Marker::Str8 | Marker::Bin8 => (length(1)?, 0),
+            Marker::Str16 | Marker::Bin16 => (length(2)?, 0),
+            Marker::Str32 | Marker::Bin32 => (length(4)?, 0),
+            Marker::FixExt1 => (2, 0),
+            Marker::FixExt2 => (3, 0),
+            Marker::FixExt4 => (5, 0),
+            Marker::FixExt8 => (9, 0),
+            Marker::FixExt16 => (17, 0),
+            Marker::Ext8 => (length(1)? + 1, 0),
+            Marker::Ext16 => (length(2)? + 1, 0),
+            Marker::Ext32 => (length(4)? + 1, 0),
+            Marker::FixArray(len) => (0, len.into()),
+            Marker::Array16 => (0, length(2)?),
+            Marker::Array32 => (0, length(4)?),
+            Marker::FixMap(len) => (0, 2 * u64::from(len)),
+            Marker::Map16 => (0, 2 * length(2)?),
+            Marker::Map32 => (0, 2 * length(4)?),
+        };
+        rest = rest.get(usize::try_from(payload).ok()?..)?;
+        pending += children;
+    }
+    Some(rest)
 }
 
 pub(crate) fn unserializable(type_name: &str) -> Error {
@@ -290,6 +354,8 @@ impl Template {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -302,6 +368,19 @@ mod tests {
         let tree: serde_json::Value = decode(&filled).unwrap();
         assert_eq!(tree, serde_json::json!({"a": [1, "x"], "b": [2, 3]}));
         assert!(outer.fill(&[]).is_err());
+    }
+
+    #[test]
+    fn an_array_comes_apart_into_its_elements() {
+        let parts = (1, -7_i64, "text", vec![vec![1.5], vec![]], BTreeMap::from([("k", [0_u8; 300])]), "x".repeat(70_000), None::<()>);
+        let bytes = encode(&parts).unwrap();
+        let found = elements(&bytes).unwrap();
+        assert_eq!(found.len(), 7);
+        assert_eq!(decode::<i64>(found[1]).unwrap(), -7);
+        assert_eq!(decode::<String>(found[5]).unwrap().len(), 70_000);
+        for cut in 0..bytes.len().min(400) {
+            assert!(elements(&bytes[..cut]).is_err(), "{cut}");
+        }
     }
 
     #[test]

@@ -1,0 +1,179 @@
+//! What a running task may ask: which attempt it is, whether it was cancelled, and to run further tasks.
+
+use std::{
+    cell::RefCell,
+    fmt,
+    future::Future,
+    pin::{Pin, pin},
+    sync::{Arc, Weak},
+    task::{Context, Poll, Wake, Waker},
+};
+
+use remuda_core::{
+    error::{Error, ErrorKind},
+    task::{Key, Outcome, SlotLease, TaskScope},
+};
+
+use crate::{flow::Flow, run::Run};
+
+/// A task may take `cx: &TaskContext` as its first parameter.
+///
+/// ```
+/// use remuda::TaskContext;
+///
+/// #[remuda::task]
+/// fn long(cx: &TaskContext, steps: u64) -> u64 {
+///     (0..steps).take_while(|_| !cx.is_cancelled()).count() as u64
+/// }
+/// ```
+#[derive(Clone)]
+pub struct TaskContext {
+    scope: TaskScope,
+    run: Option<Weak<Run>>,
+}
+
+impl fmt::Debug for TaskContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TaskContext").field(&self.scope).finish()
+    }
+}
+
+impl TaskContext {
+    pub(crate) fn new(scope: TaskScope, run: Option<Weak<Run>>) -> Self {
+        Self { scope, run }
+    }
+
+    /// The task's key.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        self.scope.key
+    }
+
+    /// 0 for the first attempt.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.scope.attempt
+    }
+
+    /// The name of the worker that runs it.
+    #[must_use]
+    pub fn worker(&self) -> &str {
+        &self.scope.worker
+    }
+
+    /// Whether the task was cancelled, or its time is over: its result is not wanted any more.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.scope.cancel.is_cancelled()
+    }
+
+    /// Returns when the task is cancelled.
+    pub async fn cancelled(&self) {
+        self.scope.cancel.cancelled().await;
+    }
+
+    /// Further tasks on the same cluster. Waiting for them gives the slot back, so that they can run even where there is one slot only.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] in a worker process: further tasks need `processes: false`.
+    pub fn flow(&self) -> Result<Flow, Error> {
+        let run = self.run.as_ref().and_then(Weak::upgrade).ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, "a task in a worker process cannot submit further tasks")
+                .with_hint("use `processes: false`, or submit them from the flow")
+        })?;
+        Ok(Flow::of(run))
+    }
+}
+
+thread_local! {
+    /// The lease of the task that this thread runs now, and whether it is paused.
+    static CURRENT: RefCell<Option<(Arc<dyn SlotLease>, bool)>> = const { RefCell::new(None) };
+}
+
+/// The task that runs on this thread, if any, waits for another one.
+pub(crate) fn pause() {
+    CURRENT.with_borrow_mut(|current| {
+        if let Some((lease, paused @ false)) = current {
+            *paused = true;
+            lease.pause();
+        }
+    });
+}
+
+fn resume() {
+    CURRENT.with_borrow_mut(|current| {
+        if let Some((lease, paused @ true)) = current {
+            *paused = false;
+            lease.resume();
+        }
+    });
+}
+
+/// Makes `lease` current for the length of `body`, and puts back what was. `paused` is carried from poll to poll.
+fn entered<R>(lease: &Arc<dyn SlotLease>, paused: &mut bool, body: impl FnOnce() -> R) -> R {
+    struct Restore(Option<(Arc<dyn SlotLease>, bool)>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CURRENT.set(self.0.take());
+        }
+    }
+    let restore = Restore(CURRENT.replace(Some((lease.clone(), *paused))));
+    resume();
+    let result = body();
+    *paused = CURRENT.with_borrow(|current| current.as_ref().is_some_and(|(_, paused)| *paused));
+    drop(restore);
+    result
+}
+
+/// A sync body with its lease at hand.
+pub(crate) fn run_sync<R>(lease: Option<&Arc<dyn SlotLease>>, body: impl FnOnce() -> R) -> R {
+    match lease {
+        Some(lease) => entered(lease, &mut false, body),
+        None => body(),
+    }
+}
+
+/// An async body that gives its slot back whenever it waits for a task.
+pub(crate) struct Leased<F> {
+    pub(crate) lease: Arc<dyn SlotLease>,
+    pub(crate) paused: bool,
+    pub(crate) body: Pin<Box<F>>,
+}
+
+impl<F: Future<Output = Outcome>> Future for Leased<F> {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let this = &mut *self;
+        entered(&this.lease, &mut this.paused, || this.body.as_mut().poll(cx))
+    }
+}
+
+impl<F> Drop for Leased<F> {
+    fn drop(&mut self) {
+        if self.paused {
+            self.lease.resume();
+        }
+    }
+}
+
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits on this thread, with the slot of the task that runs on it given back.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let (mut future, mut cx) = (pin!(future), Context::from_waker(&waker));
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+            resume();
+            return output;
+        }
+        std::thread::park();
+    }
+}

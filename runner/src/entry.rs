@@ -1,0 +1,163 @@
+//! The beginning and the end of a program that runs flows.
+
+use std::{fmt, future::Future, io::Write, process::ExitCode, time::Duration};
+
+use remuda_core::{cluster, error::Error, host};
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+
+use crate::runner::RunError;
+
+/// The first thing in `main`, where `#[remuda::main]` is not used: worker processes are this program started again, and this is where they
+/// branch off. Returns at once in the driver; in a worker process it serves tasks and never returns.
+///
+/// ```no_run
+/// fn main() {
+///     remuda::init();
+///     // ...
+/// }
+/// ```
+pub fn init() {
+    host::init(Vec::new());
+}
+
+/// The same for a test, whose binary must be told which test to run again.
+pub fn init_test(path: &str) {
+    // libtest's names have no crate in front.
+    let name = path.split_once("::").map_or(path, |(_, name)| name);
+    host::init([name, "--exact", "--nocapture", "--test-threads=1", "--include-ignored"].map(str::to_owned).to_vec());
+}
+
+/// What `main` may return under `#[remuda::main]`.
+pub trait MainResult {
+    /// Says what went wrong on standard error, and answers with the exit code.
+    fn exit(self) -> ExitCode;
+}
+
+impl MainResult for () {
+    fn exit(self) -> ExitCode {
+        ExitCode::SUCCESS
+    }
+}
+
+impl MainResult for ExitCode {
+    fn exit(self) -> ExitCode {
+        self
+    }
+}
+
+impl<R: MainResult, E: Into<anyhow::Error>> MainResult for Result<R, E> {
+    fn exit(self) -> ExitCode {
+        match self {
+            Ok(result) => result.exit(),
+            Err(error) => {
+                let error = error.into();
+                say(format_args!("Error: {}", describe(&error)));
+                ExitCode::from(exit_code(&error))
+            }
+        }
+    }
+}
+
+/// The exit code for an error of a flow program: see [`RunError::exit_code`].
+#[must_use]
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    match (error.downcast_ref::<RunError>(), error.downcast_ref::<Error>()) {
+        (Some(run), _) => run.exit_code(),
+        (None, Some(error)) if error.is_user_error() => 2,
+        (None, Some(_)) => 3,
+        (None, None) => 1,
+    }
+}
+
+fn describe(error: &anyhow::Error) -> String {
+    let ours = error.chain().find_map(|cause| match cause.downcast_ref::<RunError>() {
+        Some(RunError::Infra(error)) => Some(error),
+        _ => cause.downcast_ref::<Error>(),
+    });
+    match ours.and_then(Error::hint) {
+        Some(hint) => format!("{error:#}\n  hint: {hint}"),
+        None => format!("{error:#}"),
+    }
+}
+
+pub(crate) fn say(line: fmt::Arguments<'_>) {
+    // Nothing can be done about a closed standard error.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// How long clusters may take to close after `main` has ended.
+const CLOSE: Duration = Duration::from_secs(90);
+
+/// Runs an async `main`: the first Ctrl-C or SIGTERM drops it, which closes its clusters; the second leaves at once, saying what may remain.
+///
+/// # Panics
+/// Where the system has no threads or no signals to give.
+#[allow(clippy::expect_used)]
+pub fn block_on_main<R: MainResult>(main: impl Future<Output = R>) -> ExitCode {
+    let runtime = Builder::new_multi_thread().enable_all().build().expect("threads for the program's runtime");
+    let (tell, stop) = oneshot::channel();
+    let (mut interrupt, mut terminate) =
+        runtime.block_on(async { (signal(SignalKind::interrupt()).expect("signals"), signal(SignalKind::terminate()).expect("signals")) });
+    runtime.spawn(async move {
+        let mut tell = Some(tell);
+        loop {
+            tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
+            match tell.take() {
+                Some(tell) => drop(tell.send(())),
+                None => {
+                    leave();
+                }
+            }
+        }
+    });
+    let result = runtime.block_on(async {
+        tokio::select! { result = main => Some(result), _ = stop => None }
+    });
+    let interrupted = result.is_none();
+    if interrupted {
+        say(format_args!("interrupted: closing"));
+    }
+    let code = result.map_or(ExitCode::from(130), MainResult::exit);
+    finish(runtime);
+    code
+}
+
+/// The end of a `main` that is not async.
+pub fn finish_main<R: MainResult>(result: R) -> ExitCode {
+    let code = result.exit();
+    join();
+    code
+}
+
+fn join() {
+    for remaining in cluster::join_all(CLOSE) {
+        say(format_args!("may still exist: {remaining}"));
+    }
+}
+
+/// Waits for what the program's clusters still do, bounded.
+fn finish(runtime: Runtime) {
+    join();
+    runtime.shutdown_background();
+}
+
+/// Gives up waiting: says what may remain, and ends the process.
+pub fn leave() -> ! {
+    for remaining in cluster::join_all(Duration::ZERO) {
+        say(format_args!("may still exist: {remaining}"));
+    }
+    std::process::exit(130)
+}
+
+/// Runs a test's body.
+///
+/// # Panics
+/// Where the system has no threads to give.
+#[allow(clippy::expect_used)]
+pub fn block_on_test<R>(test: impl Future<Output = R>) -> R {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads for the test's runtime").block_on(test)
+}

@@ -1,0 +1,201 @@
+//! The handle on a task's result.
+
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use remuda_core::{
+    task::{Key, Outcome, TaskError, TaskState},
+    value::{Codec, Value},
+};
+
+use crate::{
+    context,
+    run::{Cell, Held},
+};
+
+/// A task has no result. What `.await` on a [`TaskFuture`] answers with, naming the task.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("task `{name}` ({key}) {}: {error}", verb(.error))]
+#[non_exhaustive]
+pub struct TaskFailed {
+    /// Which task.
+    pub key: Key,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Why.
+    pub error: TaskError,
+}
+
+impl TaskFailed {
+    /// The user's own error, where the task ran in this process and returned an `E`.
+    ///
+    /// ```
+    /// # fn f(failed: remuda::TaskFailed) {
+    /// if let Some(io) = failed.downcast_ref::<std::io::Error>() {
+    ///     println!("{:?}", io.kind());
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn downcast_ref<E: fmt::Display + fmt::Debug + Send + Sync + 'static>(&self) -> Option<&E> {
+        match self.error.root() {
+            TaskError::Failed(failure) => failure.source.as_ref()?.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
+fn verb(error: &TaskError) -> &'static str {
+    match error {
+        TaskError::Failed(_) => "failed",
+        TaskError::Crashed(_) => "crashed",
+        TaskError::Cancelled => "ended",
+        TaskError::UpstreamFailed { .. } => "was not run",
+        TaskError::Refused(_) => "could not be run",
+    }
+}
+
+/// A handle on a task's result: awaited, given to other calls, cancelled, or dropped.
+///
+/// `.await` gives the value (by clone, as the engine and other holders may keep theirs) or [`TaskFailed`]; [`shared`](Self::shared) gives it
+/// without a copy. The last handle dropped releases the result: what has not begun by then, and no other task needs, is not run.
+#[must_use = "dropping a future releases its task"]
+pub struct TaskFuture<T> {
+    pub(crate) held: Arc<Held>,
+    pub(crate) cell: Arc<Cell>,
+    pub(crate) name: Arc<str>,
+    pub(crate) codec: Codec<T>,
+    gather: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>>,
+}
+
+impl<T> fmt::Debug for TaskFuture<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TaskFuture({} {} {})", self.name, self.held.key, self.cell.state().name())
+    }
+}
+
+impl<T> Clone for TaskFuture<T> {
+    fn clone(&self) -> Self {
+        Self::new(self.held.clone(), self.cell.clone(), self.name.clone(), self.codec)
+    }
+}
+
+impl<T> TaskFuture<T> {
+    pub(crate) fn new(held: Arc<Held>, cell: Arc<Cell>, name: Arc<str>, codec: Codec<T>) -> Self {
+        Self { held, cell, name, codec, gather: None }
+    }
+
+    /// The task's key, unique in its run.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        self.held.key
+    }
+
+    /// The task's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the task is now.
+    #[must_use]
+    pub fn state(&self) -> TaskState {
+        self.held.run.catch_up();
+        self.cell.state()
+    }
+
+    /// Ends the task as cancelled, and with it what depends on it. Does nothing to a task that is final.
+    pub fn cancel(&self) {
+        self.held.run.session.cancel(&[self.held.key]);
+    }
+
+    /// Waits until the task is final, however it ends, and leaves the result where it is.
+    pub async fn done(&self) -> TaskState {
+        poll_fn(|cx| self.poll_final(cx)).await
+    }
+
+    fn poll_final(&self, cx: &mut Context<'_>) -> Poll<TaskState> {
+        // Register first, then pass on what the engine has said: an event between the two would be lost the other way round.
+        let _ = self.cell.poll(cx);
+        self.held.run.catch_up();
+        let polled = self.cell.poll(cx);
+        if polled.is_pending() {
+            context::pause();
+        }
+        polled
+    }
+
+    fn failed(&self, error: TaskError) -> TaskFailed {
+        TaskFailed { key: self.held.key, name: self.name.clone(), error }
+    }
+
+    /// The value in a form that can be read here: what is still a Python object is converted first.
+    fn poll_value(&mut self, cx: &mut Context<'_>) -> Poll<Result<Value, TaskFailed>> {
+        loop {
+            if let Some(gather) = &mut self.gather {
+                let outcome = ready!(gather.as_mut().poll(cx));
+                self.gather = None;
+                return Poll::Ready(outcome.map_err(|error| self.failed(error)));
+            }
+            match ready!(self.poll_final(cx)) {
+                TaskState::Done(Value::Python(_)) => {
+                    let (session, key) = (self.held.run.session.clone(), self.held.key);
+                    self.gather = Some(Box::pin(async move {
+                        let mut values = session.gather(&[key]).await?;
+                        values.pop().ok_or(TaskError::Cancelled)
+                    }));
+                }
+                TaskState::Done(value) => return Poll::Ready(Ok(value)),
+                TaskState::Ended(error) => return Poll::Ready(Err(self.failed(error))),
+                TaskState::Pending { .. } | TaskState::Running { .. } => return Poll::Pending,
+            }
+        }
+    }
+
+    /// The result as it travels, undecoded: for tools that pass values on.
+    ///
+    /// # Errors
+    /// The task has no result, or it is a Python object without a plain form.
+    pub async fn value(mut self) -> Result<Value, TaskFailed> {
+        poll_fn(|cx| self.poll_value(cx)).await
+    }
+}
+
+impl<T: Send + Sync + 'static> TaskFuture<T> {
+    /// The result without a copy, also for types that are not `Clone`.
+    ///
+    /// # Errors
+    /// The task has no result, or one that is not a `T`.
+    pub async fn shared(mut self) -> Result<Arc<T>, TaskFailed> {
+        poll_fn(|cx| self.poll_shared(cx)).await
+    }
+
+    fn poll_shared(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<T>, TaskFailed>> {
+        let value = ready!(self.poll_value(cx))?;
+        Poll::Ready(self.codec.unwrap(&value).map_err(|error| self.failed(error.into())))
+    }
+
+    /// Waits on this thread. For task bodies that are not async: the task's slot is given back meanwhile, so that what it waits for can
+    /// run. Elsewhere in a flow `.await` instead: a blocked flow body passes no events on.
+    ///
+    /// # Errors
+    /// As `.await`.
+    pub fn wait(mut self) -> Result<Arc<T>, TaskFailed> {
+        context::block_on(poll_fn(|cx| self.poll_shared(cx)))
+    }
+}
+
+impl<T> Unpin for TaskFuture<T> {}
+
+impl<T: Clone + Send + Sync + 'static> Future for TaskFuture<T> {
+    type Output = Result<T, TaskFailed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_shared(cx).map(|result| result.map(Arc::unwrap_or_clone))
+    }
+}

@@ -1,0 +1,153 @@
+//! What one run shares: its session, its futures, its listeners.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use remuda_core::{
+    engine::{Session, TaskEvents},
+    task::{Key, TaskEvent, TaskState},
+};
+use tokio::sync::mpsc;
+
+use crate::report::Counts;
+
+/// A run, as its futures and its flow handles see it.
+pub(crate) struct Run {
+    pub(crate) session: Arc<dyn Session>,
+    next: AtomicU64,
+    cells: Mutex<HashMap<Key, Arc<Cell>>>,
+    listeners: Mutex<Vec<mpsc::UnboundedSender<TaskEvent>>>,
+    events: Mutex<TaskEvents>,
+    pub(crate) counts: Mutex<Counts>,
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Run {
+    pub(crate) fn new(session: Arc<dyn Session>) -> Arc<Self> {
+        Arc::new(Self {
+            events: Mutex::new(session.events()),
+            session,
+            next: AtomicU64::new(0),
+            cells: Mutex::default(),
+            listeners: Mutex::default(),
+            counts: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        Key(self.next.fetch_add(1, Relaxed))
+    }
+
+    pub(crate) fn watch(&self, key: Key, cell: Arc<Cell>) {
+        lock(&self.cells).insert(key, cell);
+    }
+
+    pub(crate) fn listen(&self) -> TaskEvents {
+        let (tell, listen) = mpsc::unbounded_channel();
+        lock(&self.listeners).push(tell);
+        listen
+    }
+
+    /// Passes on what the engine has said. `Pending`: all of it, and the waker is set.
+    pub(crate) fn pump(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut events = lock(&self.events);
+        while let Some(event) = std::task::ready!(events.poll_recv(cx)) {
+            self.pass_on(event);
+        }
+        Poll::Ready(())
+    }
+
+    /// The same where nobody waits: what is there now. The waker of whoever waits stays as it is.
+    pub(crate) fn catch_up(&self) {
+        let Ok(mut events) = self.events.try_lock() else { return };
+        while let Ok(event) = events.try_recv() {
+            self.pass_on(event);
+        }
+    }
+
+    /// An event of the engine, or one that the runner makes itself for a task that never reached the engine.
+    pub(crate) fn pass_on(&self, event: TaskEvent) {
+        lock(&self.counts).add(&event);
+        lock(&self.listeners).retain(|listener| listener.send(event.clone()).is_ok());
+        let mut cells = lock(&self.cells);
+        let cell = if event.state.is_final() { cells.remove(&event.key) } else { cells.get(&event.key).cloned() };
+        drop(cells);
+        if let Some(cell) = cell {
+            cell.set(event.state);
+        }
+    }
+
+    /// The run is over: whoever still waits hears it.
+    pub(crate) fn end(&self) {
+        let cells = std::mem::take(&mut *lock(&self.cells));
+        for cell in cells.into_values() {
+            cell.set(TaskState::Ended(remuda_core::task::TaskError::Cancelled));
+        }
+        lock(&self.listeners).clear();
+    }
+}
+
+/// Where one task is, for all who hold its future.
+#[derive(Debug)]
+pub(crate) struct Cell(Mutex<(TaskState, Vec<Waker>)>);
+
+impl Cell {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new((TaskState::Pending { reason: None }, Vec::new()))))
+    }
+
+    pub(crate) fn state(&self) -> TaskState {
+        lock(&self.0).0.clone()
+    }
+
+    pub(crate) fn set(&self, state: TaskState) {
+        let (old, wakers) = {
+            let mut cell = lock(&self.0);
+            let wakers = if state.is_final() { std::mem::take(&mut cell.1) } else { Vec::new() };
+            (std::mem::replace(&mut cell.0, state), wakers)
+        };
+        drop(old);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ready when the task is final.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<TaskState> {
+        let mut cell = lock(&self.0);
+        if cell.0.is_final() {
+            return Poll::Ready(cell.0.clone());
+        }
+        if !cell.1.iter().any(|waker| waker.will_wake(cx.waker())) {
+            cell.1.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+/// Keeps a result alive; the last one dropped releases it.
+#[derive(Debug)]
+pub struct Held {
+    pub(crate) key: Key,
+    pub(crate) run: Arc<Run>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.run.session.release(&[self.key]);
+    }
+}

@@ -1,0 +1,360 @@
+//! From a configuration to a run: a cluster, a session, the body, and the end of all three.
+
+use std::{
+    fmt,
+    future::{Future, pending},
+    pin::pin,
+    sync::Arc,
+    time::Instant,
+};
+
+use remuda_core::{
+    class::{ClassRef, Recipe},
+    cluster::{Cluster, ClusterOptions},
+    engine::Session,
+    error::{Error, ErrorKind, Result},
+    kwargs::Kwargs,
+    task::TaskError,
+};
+use remuda_registry::Registry;
+use tokio::sync::Mutex;
+
+use crate::{
+    flow::Flow,
+    future::TaskFailed,
+    report::{Counts, RunReport},
+    run::{Run, lock},
+};
+
+/// Runs flows, each on a cluster that it makes and ends.
+///
+/// ```
+/// use remuda::{TaskRunner, local::LocalConfig};
+///
+/// #[remuda::task]
+/// fn add(a: i64, b: i64) -> i64 {
+///     a + b
+/// }
+///
+/// # fn main() -> anyhow::Result<()> {
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let runner = TaskRunner::builder()
+///     .cluster(LocalConfig { n_workers: Some(2), processes: Some(false), ..Default::default() })
+///     .build()?;
+/// let total = runner
+///     .run(|flow| async move {
+///         let three = flow.submit(add(1, 2));
+///         Ok(flow.submit(add(three, 4)).await?)
+///     })
+///     .await?;
+/// assert_eq!(total, 7);
+/// # anyhow::Ok(())
+/// # })
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct TaskRunner(Arc<Inner>);
+
+struct Inner {
+    mode: Mode,
+    registry: Registry,
+    options: ClusterOptions,
+    scope: Scope,
+    shared: Mutex<Option<Cluster>>,
+}
+
+enum Mode {
+    Temporary { class: ClassRef, kwargs: Kwargs },
+    Existing { address: String },
+}
+
+/// How long a cluster lives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// As long as one run. Every run has its own.
+    #[default]
+    Run,
+    /// From the first run of this runner until [`TaskRunner::close`], or until the runner is dropped. Runs share it, at the same time or
+    /// one after the other; each releases its own tasks when it ends.
+    Runner,
+}
+
+impl fmt::Debug for TaskRunner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode: &dyn fmt::Debug = match &self.0.mode {
+            Mode::Temporary { class, .. } => class,
+            Mode::Existing { address } => address,
+        };
+        f.debug_struct("TaskRunner").field("cluster", mode).field("scope", &self.0.scope).finish_non_exhaustive()
+    }
+}
+
+/// Settings of a [`TaskRunner`].
+#[derive(Debug)]
+#[must_use]
+pub struct Builder {
+    class: Option<ClassRef>,
+    kwargs: Kwargs,
+    address: Option<String>,
+    registry: Option<Registry>,
+    options: ClusterOptions,
+    scope: Scope,
+}
+
+impl Builder {
+    /// The cluster class: a path (`"local::LocalCluster"`), a typed configuration (`LocalConfig { .. }`), [`ClassRef::of`] a type, or
+    /// [`ClassRef::from_fn`] a factory. Default: `local::LocalCluster`.
+    pub fn cluster(mut self, class: impl Into<ClassRef>) -> Self {
+        self.class = Some(class.into());
+        self
+    }
+
+    /// Keyword arguments of the class, where it was given by path, by type or as a factory.
+    pub fn cluster_kwargs(mut self, kwargs: impl Into<Kwargs>) -> Self {
+        self.kwargs = kwargs.into();
+        self
+    }
+
+    /// An existing cluster instead of a temporary one.
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.address = Some(address.into());
+        self
+    }
+
+    /// The classes that paths may name. Default: [`Registry::with_builtins`].
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
+    /// How long a cluster lives. Default: [`Scope::Run`].
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
+    }
+
+    /// Deadlines and other settings of the cluster's keeper.
+    pub fn options(mut self, options: ClusterOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// The runner. Everything that can be checked without creating anything is checked here.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownClass`]; [`ErrorKind::ConfigInvalid`] with every mistake in the keyword arguments, or a class beside an
+    /// address; [`ErrorKind::Unsupported`] for an address whose protocol this build does not speak.
+    pub fn build(self) -> Result<TaskRunner> {
+        let mode = match (self.class, self.address) {
+            (Some(class), Some(address)) => {
+                let text = format!("`cluster_class` ({class:?}) beside `address` ({address}): a run has one cluster");
+                return Err(Error::new(ErrorKind::ConfigInvalid, text).with_hint("leave out one of them"));
+            }
+            (None, Some(_)) if self.kwargs != Kwargs::new() => {
+                return Err(Error::new(ErrorKind::ConfigInvalid, "`cluster_kwargs` beside `address`: an existing cluster is not made")
+                    .with_hint("leave out one of them"));
+            }
+            (None, Some(address)) => Mode::Existing { address },
+            (class, None) => Mode::Temporary { class: class.unwrap_or_else(|| DEFAULT_CLASS.into()), kwargs: self.kwargs },
+        };
+        let registry = self.registry.unwrap_or_else(Registry::with_builtins);
+        let (options, scope) = (self.options, self.scope);
+        let runner = TaskRunner(Arc::new(Inner { mode, registry, options, scope, shared: Mutex::default() }));
+        runner.recipe()?;
+        Ok(runner)
+    }
+}
+
+/// What a flow runs on when nothing is configured.
+pub const DEFAULT_CLASS: &str = "local::LocalCluster";
+
+impl TaskRunner {
+    /// Settings to choose.
+    pub fn builder() -> Builder {
+        Builder {
+            class: None,
+            kwargs: Kwargs::new(),
+            address: None,
+            registry: None,
+            options: ClusterOptions::default(),
+            scope: Scope::default(),
+        }
+    }
+
+    /// Runs `body` on a cluster, and ends what it left running. In every case the run's tasks are final and released when this returns,
+    /// and a cluster of its own is closed.
+    ///
+    /// The body's error is returned as it was. What goes wrong while the run is torn down is logged, and never replaces the result;
+    /// [`run_until`](Self::run_until) returns it beside the result. Dropping the future ends the run, too: the cluster is closed, for which
+    /// the drop waits a bounded time.
+    ///
+    /// # Errors
+    /// [`RunError::Infra`] when there is no cluster to run on; else what `body` returns.
+    pub async fn run<T, F, Fut>(&self, body: F) -> Result<T, RunError>
+    where
+        F: FnOnce(Flow) -> Fut,
+        Fut: Future<Output = anyhow::Result<T>>,
+    {
+        let finished = self.run_until(pending(), body).await;
+        for problem in finished.report.problems() {
+            tracing::error!(problem, "teardown");
+        }
+        finished.result
+    }
+
+    /// The same, given up when `stop` returns: the body is dropped, tasks are cancelled, the cluster is closed. With a report.
+    pub async fn run_until<T, F, Fut>(&self, stop: impl Future<Output = ()>, body: F) -> Finished<T>
+    where
+        F: FnOnce(Flow) -> Fut,
+        Fut: Future<Output = anyhow::Result<T>>,
+    {
+        self.run_on_cluster(stop, |flow, _| body(flow)).await
+    }
+
+    /// The same with the cluster at hand, e.g. to show its workers.
+    pub async fn run_on_cluster<T, F, Fut>(&self, stop: impl Future<Output = ()>, body: F) -> Finished<T>
+    where
+        F: FnOnce(Flow, Cluster) -> Fut,
+        Fut: Future<Output = anyhow::Result<T>>,
+    {
+        let begin = Instant::now();
+        let mut stop = pin!(stop);
+        let mut report = RunReport { tasks: Counts::default(), elapsed: begin.elapsed(), session: Ok(()), close: None };
+        let cluster = tokio::select! {
+            biased;
+            () = &mut stop => Err(RunError::Interrupted),
+            cluster = self.cluster() => cluster.map_err(RunError::Infra),
+        };
+        let cluster = match cluster {
+            Ok(cluster) => cluster,
+            Err(error) => return Finished { result: Err(error), report },
+        };
+        let result = match open(&cluster).await {
+            Ok(session) => {
+                let run = Run::new(session.clone());
+                let flow = Flow::of(run.clone());
+                let result = tokio::select! {
+                    biased;
+                    () = &mut stop => Err(RunError::Interrupted),
+                    result = flow.drive(body(flow.clone(), cluster.clone())) => result.map_err(RunError::Flow),
+                };
+                report.session = flow.drive(session.close()).await;
+                run.catch_up();
+                run.end();
+                report.tasks = *lock(&run.counts);
+                result
+            }
+            Err(error) => Err(RunError::Infra(error)),
+        };
+        if self.0.scope == Scope::Run {
+            report.close = Some(cluster.close().await);
+        }
+        report.elapsed = begin.elapsed();
+        Finished { result, report }
+    }
+
+    /// Closes the cluster that runs of this runner share. Nothing to do with [`Scope::Run`].
+    ///
+    /// # Errors
+    /// What could not be closed.
+    pub async fn close(&self) -> Result<()> {
+        let shared = self.0.shared.lock().await.take();
+        match shared {
+            Some(cluster) => cluster.close().await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    async fn cluster(&self) -> Result<Cluster> {
+        match self.0.scope {
+            Scope::Run => Cluster::start(self.recipe()?, self.0.options.clone()).await,
+            Scope::Runner => {
+                let mut shared = self.0.shared.lock().await;
+                if let Some(cluster) = &*shared
+                    && cluster.engine().is_ok()
+                {
+                    return Ok(cluster.clone());
+                }
+                let cluster = Cluster::start(self.recipe()?, self.0.options.clone()).await?;
+                *shared = Some(cluster.clone());
+                Ok(cluster)
+            }
+        }
+    }
+
+    fn recipe(&self) -> Result<Recipe> {
+        match &self.0.mode {
+            Mode::Temporary { class, kwargs } => self.0.registry.prepare(class, kwargs.clone()),
+            Mode::Existing { address } => Err(no_engine(address)),
+        }
+    }
+}
+
+fn no_engine(address: &str) -> Error {
+    let scheme = address.split_once("://").map_or(address, |(scheme, _)| scheme);
+    Error::new(ErrorKind::Unsupported, format!("this build has no engine for {scheme}://"))
+        .with_context("address", address)
+        .with_hint("leave `address` out for a temporary cluster on this machine")
+}
+
+async fn open(cluster: &Cluster) -> Result<Arc<dyn Session>> {
+    cluster.engine()?.open().await
+}
+
+/// A run's result and, beside it, how its end went.
+#[derive(Debug)]
+#[must_use]
+#[non_exhaustive]
+pub struct Finished<T> {
+    /// What the body returned, or why it did not.
+    pub result: Result<T, RunError>,
+    /// Tasks, time, teardown.
+    pub report: RunReport,
+}
+
+/// Why a run has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The body's own error, as it was.
+    #[error("{0:#}")]
+    Flow(anyhow::Error),
+    /// There was no cluster to run on.
+    #[error(transparent)]
+    Infra(#[from] Error),
+    /// It was told to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl RunError {
+    /// The exit code that stands for it: 1 a task or the flow failed, 2 the configuration is wrong, 3 infrastructure (also where the body
+    /// only passed that on with `?`), 130 interrupted.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Interrupted => 130,
+            Self::Infra(error) => code(error),
+            Self::Flow(error) => {
+                if let Some(failed) = error.downcast_ref::<TaskFailed>() {
+                    return task_code(&failed.error);
+                }
+                match (error.downcast_ref::<TaskError>(), error.downcast_ref::<Error>()) {
+                    (Some(task), _) => task_code(task),
+                    (None, Some(error)) => code(error),
+                    (None, None) => 1,
+                }
+            }
+        }
+    }
+}
+
+fn code(error: &Error) -> u8 {
+    if error.is_user_error() { 2 } else { 3 }
+}
+
+fn task_code(error: &TaskError) -> u8 {
+    match error.root() {
+        TaskError::Refused(error) if !error.is_user_error() => 3,
+        _ => 1,
+    }
+}
