@@ -1,0 +1,450 @@
+//! The running engine: the scheduler under its lock, and the threads that carry out what it says.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use remuda_core::{
+    engine::{Engine, Session, WorkerChange, WorkerChanges},
+    error::{Error, ErrorKind, Result},
+    manager::WorkerId,
+    task::{TaskError, Work},
+};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::{
+    converter::Converter,
+    mailbox::Mailbox,
+    runner::{self, Message, Runner},
+    scheduler::{After, Ended, Limits, Place, RunId, Scheduler, Start},
+    session::LocalSession,
+    timer::Timer,
+};
+
+/// What the workers are made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) limits: Limits,
+    pub(crate) n_workers: u32,
+    /// Per worker.
+    pub(crate) slots: u32,
+    pub(crate) processes: bool,
+    pub(crate) resources: BTreeMap<String, f64>,
+    /// Bytes per worker.
+    pub(crate) memory_limit: Option<u64>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) python: Option<String>,
+    /// How long a body in a process may go on after it was cancelled.
+    pub(crate) grace: Duration,
+}
+
+pub(crate) type RunnerId = u64;
+
+/// What sessions, the manager and the runners share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) converter: Converter,
+    state: Mutex<State>,
+    /// Something ended: for those who wait until nothing is left.
+    pub(crate) changed: Notify,
+    timer: Timer,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) scheduler: Scheduler,
+    pub(crate) pools: BTreeMap<WorkerId, Pool>,
+    pub(crate) runners: HashMap<RunnerId, Handle>,
+    owners: HashMap<RunId, RunnerId>,
+    watchers: Vec<mpsc::UnboundedSender<WorkerChange>>,
+    next: RunnerId,
+    closed: bool,
+}
+
+/// The runners of one worker that wait for work.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) name: Arc<str>,
+    idle: Vec<RunnerId>,
+    starting: u32,
+    launched: Option<oneshot::Sender<Result<()>>>,
+    joined: bool,
+    /// Slots whose task host lives.
+    pub(crate) hosts: u32,
+    /// When hosts died, the latest last.
+    deaths: Vec<Instant>,
+    pub(crate) gone: Option<String>,
+}
+
+/// A runner as the others see it.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) mailbox: Arc<Mailbox<Message>>,
+    pub(crate) worker: WorkerId,
+    pub(crate) current: Option<Current>,
+    /// Process ids of its children.
+    pub(crate) children: Vec<u32>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Current {
+    run: RunId,
+    pub(crate) task: Arc<str>,
+    /// The body runs in the runner's own thread, which nobody can stop.
+    here: bool,
+}
+
+pub(crate) const HOST: &str = "127.0.0.1";
+
+impl Shared {
+    pub(crate) fn new(options: Options) -> Result<Arc<Self>> {
+        let state = State {
+            scheduler: Scheduler::new(options.limits, options.n_workers),
+            pools: BTreeMap::new(),
+            runners: HashMap::new(),
+            owners: HashMap::new(),
+            watchers: Vec::new(),
+            next: 0,
+            closed: false,
+        };
+        let converter = Converter::new(&options);
+        let shared = Arc::new(Self { options, converter, state: Mutex::new(state), changed: Notify::new(), timer: Timer::default() });
+        let weak = Arc::downgrade(&shared);
+        shared.timer.start(move || {
+            weak.upgrade().and_then(|shared| {
+                shared.update(|state, now| state.scheduler.tick(now));
+                shared.state().scheduler.wake()
+            })
+        })?;
+        Ok(shared)
+    }
+
+    pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One change and everything that follows from it. What may run the user's code does so after the lock is gone.
+    pub(crate) fn update<R>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant) -> R) -> R {
+        let mut after = After::default();
+        let mut state = self.state();
+        let result = change(&mut state, Instant::now());
+        self.settle(&mut state, &mut after);
+        let wake = state.scheduler.wake();
+        drop(state);
+        if let Some(wake) = wake {
+            self.timer.no_later_than(wake);
+        }
+        after.run();
+        self.changed.notify_waiters();
+        result
+    }
+
+    fn settle(self: &Arc<Self>, state: &mut State, after: &mut After) {
+        loop {
+            let effects = state.scheduler.take_effects();
+            after.merge(effects.after);
+            if effects.interrupts.is_empty() && effects.starts.is_empty() {
+                return;
+            }
+            for start in effects.starts {
+                self.assign(state, start);
+            }
+            for run in effects.interrupts {
+                let Some(handle) = state.owners.get(&run).and_then(|runner| state.runners.get(runner)) else { continue };
+                match handle.current.as_ref().is_some_and(|current| current.here) {
+                    // The thread ends with the body; its slot is free for another thread at once.
+                    true => state.scheduler.give_up(run, Instant::now()),
+                    false => handle.mailbox.send(Message::Interrupt(run)),
+                }
+                state.scheduler.dispatch(Instant::now());
+            }
+        }
+    }
+
+    fn assign(self: &Arc<Self>, state: &mut State, start: Start) {
+        let idle = state.pools.get_mut(&start.worker).and_then(|pool| pool.idle.pop());
+        let runner = match idle.map_or_else(|| self.add_runner(state, start.worker, false), Ok) {
+            Ok(runner) => runner,
+            Err(error) => {
+                let now = Instant::now();
+                state.scheduler.finish(start.run, Ended::Outcome(Err(TaskError::Refused(error))), now);
+                return;
+            }
+        };
+        state.owners.insert(start.run, runner);
+        if let Some(handle) = state.runners.get_mut(&runner) {
+            let here = !self.options.processes && matches!(start.spec.work, Work::Rust(_));
+            handle.current = Some(Current { run: start.run, task: start.spec.name.clone(), here });
+            handle.mailbox.send(Message::Run(Box::new(start)));
+        }
+    }
+
+    /// Starts a thread. A `founding` one belongs to a worker that is being launched.
+    fn add_runner(self: &Arc<Self>, state: &mut State, worker: WorkerId, founding: bool) -> Result<RunnerId> {
+        state.next += 1;
+        let id = state.next;
+        let mailbox = Arc::new(Mailbox::default());
+        let handle = Handle { mailbox: mailbox.clone(), worker, current: None, children: Vec::new() };
+        let name = state.pools.get(&worker).map_or_else(|| worker.to_string().into(), |pool| pool.name.clone());
+        let runner = Runner { shared: self.clone(), id, worker, worker_name: name, mailbox, founding };
+        let thread = std::thread::Builder::new().name(format!("remuda {worker}"));
+        thread.spawn(move || runner::run(runner)).map_err(|e| {
+            Error::new(ErrorKind::Unavailable, "a thread for a worker could not be started").with_context("worker", worker).with_source(e)
+        })?;
+        state.runners.insert(id, handle);
+        Ok(id)
+    }
+
+    /// Begins a worker. The receiver hears when it has joined, or why not.
+    pub(crate) fn launch(self: &Arc<Self>, id: WorkerId) -> Option<oneshot::Receiver<Result<()>>> {
+        let (tell, launched) = oneshot::channel();
+        let options = &self.options;
+        let place = Place { host: HOST.to_owned(), slots: options.slots, resources: options.resources.clone() };
+        self.update(|state, now| {
+            if state.closed || state.pools.contains_key(&id) {
+                return None;
+            }
+            let pool = Pool {
+                name: id.to_string().into(),
+                idle: Vec::new(),
+                starting: options.slots,
+                launched: Some(tell),
+                joined: false,
+                hosts: 0,
+                deaths: Vec::new(),
+                gone: None,
+            };
+            state.pools.insert(id, pool);
+            state.scheduler.expect_worker(id, place, now);
+            for _ in 0..options.slots {
+                if let Err(error) = self.add_runner(state, id, true) {
+                    state.launch_failed(id, error, now);
+                    break;
+                }
+            }
+            Some(launched)
+        })
+    }
+
+    /// A founding runner can work.
+    pub(crate) fn runner_ready(self: &Arc<Self>, runner: RunnerId, result: Result<()>) -> bool {
+        let processes = self.options.processes;
+        self.update(|state, now| {
+            let Some(worker) = state.runners.get(&runner).map(|handle| handle.worker) else { return false };
+            let pool = state.pools.get_mut(&worker).filter(|pool| pool.gone.is_none());
+            let (Some(pool), Ok(())) = (pool, &result) else {
+                if let Err(error) = result {
+                    state.launch_failed(worker, error, now);
+                }
+                return false;
+            };
+            pool.starting -= 1;
+            pool.hosts += u32::from(processes);
+            pool.idle.push(runner);
+            if pool.starting == 0 {
+                state.joined(worker, now);
+            }
+            true
+        })
+    }
+
+    /// An attempt ended; whether the runner is to wait for another.
+    pub(crate) fn finished(self: &Arc<Self>, runner: RunnerId, run: RunId, ended: Ended) -> bool {
+        self.update(|state, now| {
+            state.owners.remove(&run);
+            state.scheduler.finish(run, ended, now);
+            let Some(handle) = state.runners.get_mut(&runner) else { return false };
+            handle.current = None;
+            let worker = handle.worker;
+            let pool = state.pools.get_mut(&worker).filter(|pool| pool.gone.is_none() && pool.idle.len() < self.options.slots as usize);
+            let stays = pool.is_some();
+            if let Some(pool) = pool {
+                pool.idle.push(runner);
+            }
+            state.scheduler.dispatch(now);
+            stays
+        })
+    }
+
+    /// The last word of a runner's thread: it has no children any more.
+    pub(crate) fn runner_ended(self: &Arc<Self>, runner: RunnerId) {
+        self.update(|state, _| state.runners.remove(&runner));
+    }
+
+    /// A slot's task host died. Whether the slot is to start another one.
+    pub(crate) fn host_died(self: &Arc<Self>, worker: WorkerId, cause: &str) -> bool {
+        const QUICK: Duration = Duration::from_secs(10);
+        const DEATHS: usize = 5;
+        self.update(|state, now| {
+            let Some(pool) = state.pools.get_mut(&worker).filter(|pool| pool.gone.is_none()) else { return false };
+            pool.hosts = pool.hosts.saturating_sub(1);
+            pool.deaths.retain(|at| now.duration_since(*at) < QUICK);
+            pool.deaths.push(now);
+            let again = pool.hosts > 0 && pool.deaths.len() < DEATHS;
+            if again {
+                pool.hosts += 1;
+            } else {
+                state.lost(worker, cause, now);
+            }
+            again
+        })
+    }
+
+    /// Ends a worker, drained or not. Returns the number of threads that were told.
+    pub(crate) fn stop(self: &Arc<Self>, id: WorkerId) {
+        self.update(|state, now| {
+            state.scheduler.worker_gone(id, None, now);
+            state.dismiss(id, "stopped");
+            state.pools.remove(&id);
+        });
+    }
+
+    /// Threads of a worker that have not ended.
+    pub(crate) fn threads_of(&self, worker: Option<WorkerId>) -> Vec<String> {
+        let state = self.state();
+        let left = state.runners.values().filter(|handle| worker.is_none_or(|id| id == handle.worker));
+        left.map(|handle| match &handle.current {
+            Some(current) => format!("the thread of worker {} that still runs task `{}`", handle.worker, current.task),
+            None => format!("an idle thread of worker {}", handle.worker),
+        })
+        .collect()
+    }
+
+    /// Ends everything; waits for nothing.
+    pub(crate) fn shut_down(self: &Arc<Self>) {
+        self.update(|state, now| {
+            state.closed = true;
+            let ids: Vec<WorkerId> = state.pools.keys().copied().collect();
+            state.scheduler.close_all(now);
+            for id in ids {
+                state.scheduler.worker_gone(id, None, now);
+                state.dismiss(id, "the cluster was closed");
+                state.pools.remove(&id);
+            }
+            state.watchers.clear();
+        });
+        self.timer.stop();
+        self.converter.stop();
+    }
+
+    /// Waits until `done` says so, at most for `limit`. Whether it did.
+    pub(crate) async fn wait_until(&self, limit: Duration, done: impl Fn(&State) -> bool + Send) -> bool {
+        let end = tokio::time::Instant::now() + limit;
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if done(&self.state()) {
+                return true;
+            }
+            if tokio::time::timeout_at(end, changed).await.is_err() {
+                return done(&self.state());
+            }
+        }
+    }
+}
+
+impl Pool {
+    pub(crate) fn is_joined(&self) -> bool {
+        self.joined
+    }
+}
+
+impl State {
+    fn tell(&mut self, change: &WorkerChange) {
+        self.watchers.retain(|watcher| watcher.send(change.clone()).is_ok());
+    }
+
+    fn joined(&mut self, id: WorkerId, now: Instant) {
+        let Some(pool) = self.pools.get_mut(&id) else { return };
+        pool.joined = true;
+        if let Some(tell) = pool.launched.take() {
+            let _ = tell.send(Ok(()));
+        }
+        let (name, slots) = (pool.name.to_string(), u32::try_from(pool.idle.len()).unwrap_or(u32::MAX));
+        self.scheduler.worker_joined(id, now);
+        self.tell(&WorkerChange::Joined { name, host: HOST.to_owned(), slots });
+    }
+
+    fn launch_failed(&mut self, id: WorkerId, error: Error, now: Instant) {
+        self.scheduler.worker_gone(id, None, now);
+        self.dismiss(id, "it could not be started");
+        if let Some(mut pool) = self.pools.remove(&id)
+            && let Some(tell) = pool.launched.take()
+        {
+            let _ = tell.send(Err(error));
+        }
+    }
+
+    /// By accident: the keeper is told, and stops and replaces it.
+    pub(crate) fn lost(&mut self, id: WorkerId, cause: &str, now: Instant) {
+        let Some(pool) = self.pools.get_mut(&id).filter(|pool| pool.gone.is_none()) else { return };
+        pool.gone = Some(cause.to_owned());
+        let (name, joined) = (pool.name.to_string(), pool.joined);
+        if let Some(tell) = pool.launched.take() {
+            let _ = tell.send(Err(Error::new(ErrorKind::Unavailable, format!("worker {name} ended at once: {cause}"))));
+        }
+        self.scheduler.worker_gone(id, Some(cause), now);
+        self.dismiss(id, cause);
+        if joined {
+            self.tell(&WorkerChange::Left { name, reason: cause.to_owned() });
+        }
+    }
+
+    /// Tells a worker's threads to end.
+    fn dismiss(&mut self, id: WorkerId, reason: &str) {
+        if let Some(pool) = self.pools.get_mut(&id) {
+            pool.idle.clear();
+            pool.gone.get_or_insert_with(|| reason.to_owned());
+            if let Some(tell) = pool.launched.take() {
+                let _ = tell.send(Err(Error::new(ErrorKind::Cancelled, format!("worker {id} was stopped before it joined"))));
+            }
+        }
+        for handle in self.runners.values().filter(|handle| handle.worker == id) {
+            handle.mailbox.send(Message::Stop);
+        }
+    }
+}
+
+/// The engine as the keeper and the runs see it.
+#[derive(Debug, Clone)]
+pub(crate) struct LocalEngine(pub(crate) Arc<Shared>);
+
+#[async_trait]
+impl Engine for LocalEngine {
+    async fn open(&self) -> Result<Arc<dyn Session>> {
+        let (id, events) = self
+            .0
+            .update(|state, _| (!state.closed).then(|| state.scheduler.open()))
+            .ok_or_else(|| Error::new(ErrorKind::Closed, "the cluster is closed").with_operation("open session"))?;
+        Ok(Arc::new(LocalSession::new(self.0.clone(), id, events)))
+    }
+
+    async fn drain(&self, workers: &[String], deadline: Duration) -> Result<Vec<String>> {
+        let ids: Vec<WorkerId> = workers.iter().filter_map(|name| WorkerId::from_name(name)).collect();
+        self.0.update(|state, now| {
+            for id in &ids {
+                state.scheduler.drain_worker(*id, now);
+            }
+        });
+        self.0.wait_until(deadline, |state| ids.iter().all(|id| state.scheduler.is_empty(*id))).await;
+        let state = self.0.state();
+        Ok(ids.iter().filter(|id| state.scheduler.is_empty(**id)).map(ToString::to_string).collect())
+    }
+
+    fn changes(&self) -> WorkerChanges {
+        let (tell, changes) = mpsc::unbounded_channel();
+        let mut state = self.0.state();
+        for (name, host, slots) in state.scheduler.live_workers() {
+            let _ = tell.send(WorkerChange::Joined { name: name.to_string(), host: host.to_owned(), slots });
+        }
+        if !state.closed {
+            state.watchers.push(tell);
+        }
+        changes
+    }
+}

@@ -1,0 +1,84 @@
+//! One run's side of the embedded engine.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use remuda_core::{
+    engine::{Session, TaskEvents},
+    error::Result,
+    task::{Key, TaskError, TaskSpec},
+    value::Value,
+};
+
+use crate::{engine::Shared, scheduler::SessionId};
+
+#[derive(Debug)]
+pub(crate) struct LocalSession {
+    shared: Arc<Shared>,
+    id: SessionId,
+    /// Until somebody listens, nothing is lost.
+    events: Mutex<Option<TaskEvents>>,
+}
+
+impl LocalSession {
+    pub(crate) fn new(shared: Arc<Shared>, id: SessionId, events: TaskEvents) -> Self {
+        Self { shared, id, events: Mutex::new(Some(events)) }
+    }
+}
+
+#[async_trait]
+impl Session for LocalSession {
+    fn shares_memory(&self) -> bool {
+        !self.shared.options.processes
+    }
+
+    fn submit(&self, tasks: Vec<TaskSpec>) {
+        self.shared.converter.note_paths(&tasks);
+        self.shared.update(|state, now| state.scheduler.submit(self.id, tasks, now));
+    }
+
+    fn cancel(&self, keys: &[Key]) {
+        self.shared.update(|state, now| state.scheduler.cancel(self.id, keys, now));
+    }
+
+    fn release(&self, keys: &[Key]) {
+        self.shared.update(|state, now| state.scheduler.release(self.id, keys, now));
+    }
+
+    fn events(&self) -> TaskEvents {
+        let first = self.events.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.unwrap_or_else(|| self.shared.update(|state, _| state.scheduler.listen(self.id)))
+    }
+
+    async fn gather(&self, keys: &[Key]) -> Result<Vec<Value>, TaskError> {
+        let waits = self.shared.update(|state, _| keys.iter().map(|key| state.scheduler.wait(self.id, *key)).collect::<Vec<_>>());
+        let mut values = Vec::with_capacity(waits.len());
+        for wait in waits {
+            values.push(wait.await.unwrap_or(Err(TaskError::Cancelled))?);
+        }
+        // All are asked for before the first is waited for: the converter takes them as one batch.
+        let plain: Vec<_> = values.into_iter().map(|value| self.shared.converter.plain(value)).collect();
+        let mut values = Vec::with_capacity(plain.len());
+        for value in plain {
+            values.push(value.await?);
+        }
+        Ok(values)
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.shared.update(|state, now| state.scheduler.close_session(self.id, now));
+        // Every task is final now. Bodies in processes are stopped within the grace.
+        let limit = self.shared.options.grace + Duration::from_secs(2);
+        self.shared.wait_until(limit, |state| state.scheduler.running_of(self.id) == 0).await;
+        Ok(())
+    }
+}
+
+impl Drop for LocalSession {
+    fn drop(&mut self) {
+        self.shared.update(|state, now| state.scheduler.close_session(self.id, now));
+    }
+}
