@@ -11,6 +11,17 @@ use tokio::{
 /// How long a test waits for something that should happen at once. Long: it only bounds a test that fails anyway.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+tokio::task_local! {
+    /// A subject's own patience, in the task that runs its cases.
+    pub(crate) static OWN: Duration;
+}
+
+/// [`PATIENCE`], or less where a failure is what a test waits for.
+#[must_use]
+pub fn patience() -> Duration {
+    OWN.try_with(|own| *own).unwrap_or(PATIENCE)
+}
+
 /// Where tasks arrive and wait to be let through.
 ///
 /// Dropping it ends the wait of every task that is still there, so that a failing test leaves nothing stuck.
@@ -87,7 +98,7 @@ impl Gate {
     }
 
     async fn accept(&self) -> Arrival {
-        timeout(PATIENCE, async {
+        timeout(patience(), async {
             loop {
                 let (stream, _) = self.listener.accept().await.expect("the gate's own socket");
                 let (mut stream, mut label) = (BufReader::new(stream), String::new());
@@ -98,7 +109,7 @@ impl Gate {
             }
         })
         .await
-        .unwrap_or_else(|_| panic!("no task arrived at the gate within {PATIENCE:?}"))
+        .unwrap_or_else(|_| panic!("no task arrived at the gate within {:?}", patience()))
     }
 }
 
@@ -119,7 +130,7 @@ impl Arrival {
     /// When it stays for [`PATIENCE`].
     pub async fn gone(mut self) {
         let mut rest = String::new();
-        let left = timeout(PATIENCE, self.stream.read_line(&mut rest)).await;
+        let left = timeout(patience(), self.stream.read_line(&mut rest)).await;
         assert!(left.is_ok(), "{} still stands at the gate", self.label);
     }
 

@@ -1,6 +1,6 @@
 //! One run's side of a session, with its events kept, so that a test can ask what happened and in which order.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use remuda_core::{
     cluster::Cluster,
@@ -12,7 +12,7 @@ use remuda_core::{
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use crate::{bodies::Prepared, gate::PATIENCE};
+use crate::{bodies::Prepared, gate::patience};
 
 /// A session and everything it has told.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Run {
     /// Waits until a task is in a state that `reached` accepts; states it was in before count.
     ///
     /// # Panics
-    /// When nothing of the kind happens for [`PATIENCE`].
+    /// When nothing of the kind happens for [`PATIENCE`](crate::gate::PATIENCE).
     pub async fn until(&mut self, key: Key, reached: impl Fn(&TaskState) -> bool) -> TaskState {
         if let Some((_, state)) = self.history.iter().find(|(k, state)| *k == key && reached(state)) {
             return state.clone();
@@ -182,9 +182,9 @@ impl Run {
     /// The session's own.
     ///
     /// # Panics
-    /// When a task of the session is not final afterwards, or when the session does not close within [`PATIENCE`].
+    /// When a task of the session is not final afterwards, or when the session does not close within [`PATIENCE`](crate::gate::PATIENCE).
     pub async fn close(&mut self) -> Result<()> {
-        timeout(PATIENCE, self.session.close()).await.unwrap_or_else(|_| panic!("the session does not close"))?;
+        timeout(patience(), self.session.close()).await.unwrap_or_else(|_| panic!("the session does not close"))?;
         self.history();
         for key in (1..=self.next).map(Key) {
             assert!(self.finals.contains_key(&key), "{key} is not final after its session was closed");
@@ -193,7 +193,7 @@ impl Run {
     }
 
     async fn event(&mut self) -> (Key, TaskState) {
-        let event = timeout(PATIENCE, self.events.recv()).await;
+        let event = timeout(patience(), self.events.recv()).await;
         let event = event.unwrap_or_else(|_| panic!("nothing more happens; so far: {:#?}", self.history));
         let event = event.unwrap_or_else(|| panic!("the session went silent; so far: {:#?}", self.history));
         self.keep(event.key, event.state.clone());
@@ -250,7 +250,7 @@ impl Roll {
     /// Waits until exactly `count` workers are here.
     ///
     /// # Panics
-    /// When that does not come for [`PATIENCE`].
+    /// When that does not come for [`PATIENCE`](crate::gate::PATIENCE).
     pub async fn count(&mut self, count: usize) {
         while self.here.len() != count {
             self.change().await;
@@ -260,13 +260,24 @@ impl Roll {
     /// Waits until `name` has left.
     ///
     /// # Panics
-    /// When it stays for [`PATIENCE`].
+    /// When it stays for [`PATIENCE`](crate::gate::PATIENCE).
     pub async fn left(&mut self, name: &str) {
         while !matches!(self.change().await, WorkerChange::Left { name: left, .. } if left == name) {}
     }
 
+    /// Watches for a moment that nobody leaves. A moment proves nothing, so this can only find a fault, not exclude it.
+    ///
+    /// # Panics
+    /// When somebody leaves.
+    pub async fn nobody_leaves(&mut self) {
+        let moment = Duration::from_millis(200);
+        while let Ok(change) = timeout(moment, self.change()).await {
+            assert!(!matches!(change, WorkerChange::Left { .. }), "{change:?}");
+        }
+    }
+
     async fn change(&mut self) -> WorkerChange {
-        let change = timeout(PATIENCE, self.changes.recv()).await;
+        let change = timeout(patience(), self.changes.recv()).await;
         let change = change.unwrap_or_else(|_| panic!("no worker comes or goes; here: {:?}", self.here));
         let change = change.unwrap_or_else(|| panic!("the engine went silent; here: {:?}", self.here));
         match &change {

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::{Subject, Verdict, Want, cases};
 use crate::{
     bodies::rust,
-    gate::{Gate, PATIENCE},
+    gate::{Gate, patience},
     run::{Roll, Run},
 };
 
@@ -95,6 +95,7 @@ async fn scale_up_down_drains(subject: &Subject) -> Verdict {
     let here = gate.together(3).await;
     cluster.scale(1);
     // Whoever is asked to leave finishes first.
+    roll.nobody_leaves().await;
     for arrival in here {
         arrival.open().await;
     }
@@ -146,7 +147,7 @@ async fn nothing_left_behind(subject: &Subject) -> Verdict {
     }
     let here = gate.together(2).await;
     // Closed with tasks under way and tasks waiting, and nobody closed the session.
-    let report = timeout(PATIENCE, cluster.close()).await??;
+    let report = timeout(patience(), cluster.close()).await??;
     assert_eq!(report.remaining, [""; 0], "close says that something remains");
     drop(here);
     Ok(())

@@ -35,6 +35,8 @@ use remuda_core::{
 };
 use tokio::time::timeout;
 
+use crate::gate::{OWN, PATIENCE};
+
 /// What one case may take. It only bounds a case that fails anyway.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -96,6 +98,7 @@ pub struct Subject {
     missing: BTreeMap<Ability, String>,
     census: Box<Census>,
     options: Box<dyn Fn() -> ClusterOptions + Send + Sync>,
+    patience: Duration,
 }
 
 impl fmt::Debug for Subject {
@@ -114,6 +117,7 @@ impl Subject {
             missing: BTreeMap::new(),
             census: Box::new(BTreeSet::new),
             options: Box::new(ClusterOptions::default),
+            patience: PATIENCE,
         }
     }
 
@@ -144,6 +148,13 @@ impl Subject {
     #[must_use]
     pub fn with_options(mut self, options: impl Fn() -> ClusterOptions + Send + Sync + 'static) -> Self {
         self.options = Box::new(options);
+        self
+    }
+
+    /// How long a case waits for something that should happen at once. Default: [`PATIENCE`].
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -241,11 +252,18 @@ impl fmt::Display for Report {
 ///
 /// The cases named in the environment variable `REMUDA_CASES` (by commas) only, if it is set.
 pub async fn run(subject: &Subject) -> Report {
-    let chosen = std::env::var("REMUDA_CASES").ok();
+    match std::env::var("REMUDA_CASES") {
+        Ok(chosen) => run_only(subject, &chosen.split(',').collect::<Vec<_>>()).await,
+        Err(_) => run_only(subject, &names().collect::<Vec<_>>()).await,
+    }
+}
+
+/// Runs these cases only.
+pub async fn run_only(subject: &Subject, chosen: &[&str]) -> Report {
     let required = std::env::var("REMUDA_REQUIRE").unwrap_or_default();
     let is_required = |ability: Ability| required.split(',').any(|word| word.trim() == ability.to_string());
     let mut report = Report { subject: subject.name.clone(), ..Report::default() };
-    for case in all().filter(|case| chosen.as_ref().is_none_or(|names| names.split(',').any(|name| name == case.name))) {
+    for case in all().filter(|case| chosen.contains(&case.name)) {
         let lacking = case.needs.iter().find(|ability| !subject.can(**ability));
         match lacking.map(|ability| (ability, subject.missing.get(ability))) {
             None => match attempt(subject, case).await {
@@ -264,7 +282,7 @@ pub async fn run(subject: &Subject) -> Report {
 
 async fn attempt(subject: &Subject, case: &Case) -> Result<(), String> {
     let before = subject.census();
-    let caught = Caught(AssertUnwindSafe((case.run)(subject)).0);
+    let caught = OWN.scope(subject.patience, Caught((case.run)(subject)));
     match timeout(LIMIT, caught).await {
         Ok(Ok(Ok(()))) => {}
         Ok(Ok(Err(error))) => return Err(format!("{error:?}")),

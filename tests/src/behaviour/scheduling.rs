@@ -260,7 +260,7 @@ async fn timeouts(subject: &Subject) -> Verdict {
     assert_eq!(error.state_name(), "failed", "{error:?}");
     assert!(error.to_string().contains("300ms"), "the limit is named: {error}");
     arrival.gone().await;
-    let next = run.submit_with(rust("echo", &["next".into()]), |a| a.timeout = Some(crate::gate::PATIENCE));
+    let next = run.submit_with(rust("echo", &["next".into()]), |a| a.timeout = Some(crate::gate::patience()));
     assert_eq!(run.value::<String>(next).await, "next", "the slot is free again");
     run.close().await?;
     cluster.close().await?;

@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -24,6 +24,41 @@ use crate::bodies::Exit;
 const ALLOWED_FAILURES: u32 = 3;
 
 type Id = (u64, Key);
+
+/// What an engine can get wrong. For the test of the suite: each of these must be noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Defect {
+    /// The oldest first, whatever its priority.
+    NoPriorities,
+    /// Resources are not counted.
+    NoResources,
+    /// One slot too many.
+    NoSlots,
+    /// `workers` is not looked at.
+    NoPlaces,
+    /// A failure is final.
+    NoRetries,
+    /// A lost worker's tasks are tried again without end.
+    EndlessRetries,
+    /// A task is begun although its input failed.
+    NoUpstream,
+    /// `after` is not looked at.
+    NoOrder,
+    /// Every end is told twice.
+    TellsTwice,
+    /// What was released is run and kept.
+    KeepsAll,
+    /// A closed session's tasks go on.
+    NoClose,
+    /// A cancelled task's body goes on.
+    NoInterrupt,
+    /// A worker is drained before its tasks are done.
+    NoDrain,
+    /// One dead worker takes the others with it.
+    AllDie,
+    /// A task's time has no limit that anybody would see.
+    WrongLimit,
+}
 
 /// A scheduler whose workers are entries of a table and whose slots are tokio tasks. Clones are the same scheduler.
 #[derive(Debug, Clone, Default)]
@@ -50,6 +85,7 @@ struct State {
     listeners: Vec<mpsc::UnboundedSender<WorkerChange>>,
     opened: u64,
     submitted: u64,
+    defects: BTreeSet<Defect>,
 }
 
 #[derive(Debug)]
@@ -85,6 +121,11 @@ enum End {
 }
 
 impl FakeEngine {
+    /// Makes it wrong.
+    pub fn break_by(&self, defect: Defect) {
+        self.state().defects.insert(defect);
+    }
+
     /// A worker joins.
     pub fn add(&self, name: &str, host: &str, slots: u32, resources: BTreeMap<String, f64>) {
         let mut state = self.state();
@@ -100,7 +141,13 @@ impl FakeEngine {
             return;
         }
         state.tell(WorkerChange::Left { name: name.to_owned(), reason: reason.to_owned() });
-        let ran: Vec<Id> = state.tasks.iter().filter(|(_, task)| task.is_on(name)).map(|(id, _)| *id).collect();
+        let all = state.has(Defect::AllDie);
+        let ran: Vec<Id> = state
+            .tasks
+            .iter()
+            .filter(|(_, task)| task.is_on(name) || all && matches!(task.place, Place::On { .. }))
+            .map(|(id, _)| *id)
+            .collect();
         ran.into_iter().for_each(|id| state.lose(id, name, reason));
         self.settle(state);
     }
@@ -139,9 +186,9 @@ impl FakeEngine {
         while state.fail_dependents() {}
         while let Some((id, worker)) = state.next() {
             let (spec, scope, inputs) = state.begin(id, &worker);
-            let (engine, attempt) = (self.clone(), scope.attempt);
+            let (engine, attempt, wrong) = (self.clone(), scope.attempt, state.has(Defect::WrongLimit));
             tokio::spawn(async move {
-                let end = execute(spec, scope, inputs).await;
+                let end = execute(spec, scope, inputs, wrong).await;
                 engine.finished(id, attempt, end);
             });
         }
@@ -182,6 +229,10 @@ impl Task {
 }
 
 impl State {
+    fn has(&self, defect: Defect) -> bool {
+        self.defects.contains(&defect)
+    }
+
     fn tell(&mut self, change: WorkerChange) {
         self.listeners.retain(|listener| listener.send(change.clone()).is_ok());
     }
@@ -199,6 +250,9 @@ impl State {
             Place::End(Ok(value)) => TaskState::Done(value.clone()),
             Place::End(Err(error)) => TaskState::Ended(error.clone()),
         };
+        if self.has(Defect::TellsTwice) && state.is_final() {
+            self.event(id, state.clone());
+        }
         self.event(id, state);
         if let Some(task) = self.tasks.get_mut(&id) {
             task.place = place;
@@ -207,6 +261,9 @@ impl State {
 
     /// An input that ended badly ends its task; true if there was one.
     fn fail_dependents(&mut self) -> bool {
+        if self.has(Defect::NoUpstream) {
+            return false;
+        }
         let doomed = self.tasks.iter().filter(|(_, task)| matches!(task.place, Place::Waiting { .. })).find_map(|(id, task)| {
             task.needs().filter(|input| !input.allow_failure).find_map(|input| match self.tasks.get(&(id.0, input.key)) {
                 Some(Task { place: Place::End(Err(cause)), spec, .. }) => {
@@ -224,15 +281,19 @@ impl State {
 
     /// The next task that can begin, and where. Those that fit nowhere are told why, once.
     fn next(&mut self) -> Option<(Id, String)> {
+        let (no_order, no_priorities) = (self.has(Defect::NoOrder), self.has(Defect::NoPriorities));
         let is_ready = |id: &Id, task: &Task| {
             matches!(task.place, Place::Waiting { .. })
-                && task.needs().all(|input| self.tasks.get(&(id.0, input.key)).is_some_and(Task::is_final))
+                && task
+                    .needs()
+                    .take(if no_order { task.spec.inputs.len() } else { usize::MAX })
+                    .all(|input| self.tasks.get(&(id.0, input.key)).is_some_and(Task::is_final))
         };
         let mut ready: Vec<(Id, i64, u64)> = self
             .tasks
             .iter()
             .filter(|(id, task)| is_ready(id, task))
-            .map(|(id, task)| (*id, -task.spec.annotations.priority, task.order))
+            .map(|(id, task)| (*id, if no_priorities { 0 } else { -task.spec.annotations.priority }, task.order))
             .collect();
         ready.sort_by_key(|(_, priority, order)| (*priority, *order));
         for (id, ..) in ready {
@@ -245,8 +306,11 @@ impl State {
         None
     }
 
-    fn named(name: &str, worker: &Worker, wants: &Annotations) -> bool {
-        wants.workers.is_empty() || wants.allow_other_workers || wants.workers.iter().any(|w| w == name || *w == worker.host)
+    fn named(&self, name: &str, worker: &Worker, wants: &Annotations) -> bool {
+        self.has(Defect::NoPlaces)
+            || wants.workers.is_empty()
+            || wants.allow_other_workers
+            || wants.workers.iter().any(|w| w == name || *w == worker.host)
     }
 
     fn fits_now(&self, name: &str, worker: &Worker, wants: &Annotations) -> bool {
@@ -254,16 +318,18 @@ impl State {
         let slots: u32 = running().map(|a| a.slots).sum();
         let taken = |what: &str| running().filter_map(|a| a.resources.get(what)).sum::<f64>();
         !worker.draining
-            && Self::named(name, worker, wants)
-            && slots + wants.slots <= worker.slots
-            && wants.resources.iter().all(|(what, n)| taken(what) + n <= worker.resources.get(what).copied().unwrap_or_default())
+            && self.named(name, worker, wants)
+            && slots + wants.slots <= worker.slots + u32::from(self.has(Defect::NoSlots))
+            && wants.resources.iter().all(|(what, n)| {
+                self.has(Defect::NoResources) || taken(what) + n <= worker.resources.get(what).copied().unwrap_or_default()
+            })
     }
 
     fn explain(&mut self, id: Id, wants: &Annotations) {
         let offers = |worker: &Worker, what: &str, n: f64| worker.resources.get(what).is_some_and(|has| *has >= n);
         let reason = if self.workers.is_empty() {
             Some("there is no worker".to_owned())
-        } else if !self.workers.iter().any(|(name, worker)| Self::named(name, worker, wants)) {
+        } else if !self.workers.iter().any(|(name, worker)| self.named(name, worker, wants)) {
             Some(format!("no worker is called {}", wants.workers.join(" or ")))
         } else {
             let lacking = wants.resources.iter().find(|(what, n)| !self.workers.values().any(|worker| offers(worker, what, **n)));
@@ -288,8 +354,9 @@ impl State {
     }
 
     fn ended(&mut self, id: Id, outcome: Outcome) {
+        let no_retries = self.has(Defect::NoRetries);
         let Some(task) = self.tasks.get_mut(&id) else { return };
-        let again = matches!(outcome, Err(TaskError::Failed(_))) && task.failures < task.spec.annotations.retries;
+        let again = !no_retries && matches!(outcome, Err(TaskError::Failed(_))) && task.failures < task.spec.annotations.retries;
         if again {
             task.failures += 1;
             task.attempt += 1;
@@ -298,6 +365,7 @@ impl State {
     }
 
     fn lose(&mut self, id: Id, worker: &str, reason: &str) {
+        let endless = self.has(Defect::EndlessRetries);
         let Some(task) = self.tasks.get_mut(&id) else { return };
         if let Place::On { cancel, .. } = &task.place {
             cancel.cancel();
@@ -305,13 +373,13 @@ impl State {
         task.lost += 1;
         task.attempt += 1;
         let crash = Crash { cause: reason.to_owned(), worker: worker.to_owned(), attempts: task.lost };
-        let spent = task.lost > task.spec.annotations.allowed_failures.unwrap_or(ALLOWED_FAILURES);
+        let spent = !endless && task.lost > task.spec.annotations.allowed_failures.unwrap_or(ALLOWED_FAILURES);
         self.put(id, if spent { Place::End(Err(TaskError::Crashed(Arc::new(crash)))) } else { Place::Waiting { reason: None } });
     }
 
     fn cancel(&mut self, id: Id) {
         let Some(task) = self.tasks.get(&id).filter(|task| !task.is_final()) else { return };
-        if let Place::On { cancel, .. } = &task.place {
+        if let (Place::On { cancel, .. }, false) = (&task.place, self.has(Defect::NoInterrupt)) {
             cancel.cancel();
         }
         self.put(id, Place::End(Err(TaskError::Cancelled)));
@@ -323,6 +391,9 @@ impl State {
 
     /// What nobody holds and nobody needs is not begun, and not kept.
     fn sweep(&mut self) {
+        if self.has(Defect::KeepsAll) {
+            return;
+        }
         loop {
             let idle = |task: &Task| !task.held && !matches!(task.place, Place::On { .. });
             let Some(id) = self.tasks.iter().find(|(id, task)| idle(task) && !self.is_needed(**id)).map(|(id, _)| *id) else { return };
@@ -332,14 +403,14 @@ impl State {
     }
 }
 
-async fn execute(spec: TaskSpec, scope: TaskScope, inputs: Vec<Outcome>) -> End {
+async fn execute(spec: TaskSpec, scope: TaskScope, inputs: Vec<Outcome>, wrong_limit: bool) -> End {
     let Work::Rust(work) = &spec.work else {
         return End::Outcome(Err(Error::new(ErrorKind::Unsupported, "the fake engine runs Rust functions only").into()));
     };
     let Some(here) = work.here.clone() else {
         return End::Outcome(Err(Error::new(ErrorKind::Unsupported, "the task has no form for this process").into()));
     };
-    let (cancel, limit) = (scope.cancel.clone(), spec.annotations.timeout);
+    let (cancel, limit) = (scope.cancel.clone(), spec.annotations.timeout.map(|limit| if wrong_limit { limit * 2 } else { limit }));
     let attempt = async {
         // Bodies may block; a body that cannot be interrupted runs on by itself.
         let called = tokio::task::spawn_blocking(move || catch_unwind(AssertUnwindSafe(|| here(scope, inputs)))).await;
@@ -383,6 +454,9 @@ impl Engine for FakeEngine {
             worker.draining |= workers.contains(name);
         }
         let idle = |state: &State, name: &str| !state.tasks.values().any(|task| task.is_on(name));
+        if self.state().has(Defect::NoDrain) {
+            return Ok(workers.to_vec());
+        }
         let all = self.when(|state| workers.iter().all(|name| idle(state, name)));
         let _ = tokio::time::timeout(deadline, all).await;
         let state = self.state();
@@ -471,6 +545,9 @@ impl Session for FakeSession {
 
     async fn close(&self) -> Result<()> {
         let mut state = self.engine.state();
+        if state.has(Defect::NoClose) {
+            return Ok(());
+        }
         let mine: Vec<Id> = state.tasks.keys().filter(|id| id.0 == self.id).copied().collect();
         mine.iter().for_each(|id| state.cancel(*id));
         state.tasks.retain(|id, _| id.0 != self.id);

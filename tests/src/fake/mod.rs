@@ -19,7 +19,7 @@ use remuda_core::{
     },
 };
 
-pub use self::engine::FakeEngine;
+pub use self::engine::{Defect, FakeEngine};
 
 /// The calls that can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
