@@ -5,7 +5,10 @@ use std::{fmt, ops::Range, path::Path as FilePath};
 use remuda_core::error::{Error, ErrorKind};
 use serde_json::{Map, Value};
 
-use super::{mistakes::Mistakes, yaml};
+use super::{
+    mistakes::{Mistake, Mistakes},
+    yaml,
+};
 
 /// How a text is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,7 +175,9 @@ impl Document {
 
     /// Notes a mistake at an entry.
     pub fn report(&self, mistakes: &mut Mistakes, path: &KeyPath, at: At, message: impl Into<String>) {
-        mistakes.add(self.place(path, at), path.to_string(), message);
+        let location = self.locate(path, at);
+        let place = self.place(path, at);
+        mistakes.push(Mistake { place, key: path.to_string(), message: message.into(), location });
     }
 }
 

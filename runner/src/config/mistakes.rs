@@ -7,6 +7,8 @@ use remuda_core::{
     kwargs,
 };
 
+use super::document::Location;
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
@@ -16,6 +18,8 @@ pub struct Mistake {
     pub key: String,
     /// What is wrong, and what is right.
     pub message: String,
+    /// For the order; `None` first.
+    pub location: Option<Location>,
 }
 
 impl fmt::Display for Mistake {
@@ -36,7 +40,10 @@ pub struct Mistakes(Vec<Mistake>);
 impl Mistakes {
     /// Notes one more, unless it stands there already.
     pub fn add(&mut self, place: impl Into<String>, key: impl Into<String>, message: impl Into<String>) {
-        let mistake = Mistake { place: place.into(), key: key.into(), message: message.into() };
+        self.push(Mistake { place: place.into(), key: key.into(), message: message.into(), location: None });
+    }
+
+    pub(crate) fn push(&mut self, mistake: Mistake) {
         if !self.0.contains(&mistake) {
             self.0.push(mistake);
         }
@@ -52,6 +59,11 @@ impl Mistakes {
     #[must_use]
     pub fn list(&self) -> &[Mistake] {
         &self.0
+    }
+
+    /// In the order of the text.
+    pub fn sort(&mut self) {
+        self.0.sort_by_key(|mistake| mistake.location);
     }
 
     /// Takes over another list.

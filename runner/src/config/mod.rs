@@ -46,6 +46,7 @@ pub use self::{
 };
 pub(crate) use self::{
     layer::{split_assignment, type_name},
+    load::read,
     mistakes::did_you_mean,
 };
 

@@ -1,1 +1,61 @@
-//! Flow files.
+//! Flow files: a flow as data.
+//!
+//! ```
+//! use remuda::{config::{Document, Format}, flowfile::FlowPlan};
+//!
+//! let text = r#"
+//! params: {n: 100}
+//! tasks:
+//!   incs:  {python: "arith:inc", map: {x: {range: "{{ n }}"}}}
+//!   total: {python: "arith:total", args: [$incs]}
+//! result: $total
+//! "#;
+//! let plan = FlowPlan::parse(&Document::parse("flow.yaml", text, Format::Yaml)?, Default::default())?;
+//! assert_eq!(plan.tasks[0].calls, Some(100));
+//! # Ok::<(), remuda_core::error::Error>(())
+//! ```
+//!
+//! Reading is pure: [`FlowPlan::parse`] makes a typed plan or tells every mistake with its line and column; nothing is created.
+
+mod graph;
+mod parse;
+mod plan;
+mod schema;
+mod template;
+
+use std::path::Path;
+
+use remuda_core::error::Error;
+use serde_json::Map;
+
+pub use self::{
+    plan::{FlowPlan, Source, TaskPlan, Tree, Work},
+    schema::{Annotations, schema},
+};
+use crate::config::{self, Mistakes};
+
+impl FlowPlan {
+    /// Reads a file (YAML, or TOML by its name). `params` are `name=value`, as `--param` takes them; values follow YAML's rules for scalars.
+    ///
+    /// # Errors
+    /// As [`FlowPlan::parse`]; and when the file cannot be read, or a param is not of that form.
+    pub fn read(path: &Path, params: &[String]) -> Result<Self, Error> {
+        let document = config::read(path)?;
+        let mut mistakes = Mistakes::default();
+        let mut given = Map::new();
+        for text in params {
+            match config::split_assignment(text) {
+                Ok((keys, value)) => drop(given.insert(keys.join("."), value)),
+                Err(error) => mistakes.add("--param", "", error),
+            }
+        }
+        mistakes.or(())?;
+        let mut plan = Self::parse(&document, given)?;
+        // What tasks are given must not depend on where their worker was started.
+        plan.dir = path.parent().and_then(|dir| std::path::absolute(if dir == Path::new("") { Path::new(".") } else { dir }).ok());
+        Ok(plan)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! A flow file that was read: typed, checked, in an order in which it can be submitted.
+
+use std::{
+    fmt::{self, Write},
+    path::PathBuf,
+};
+
+use serde_json::{Map, Value};
+
+use super::schema::Annotations;
+use crate::config::Layer;
+
+/// What a flow file says, with its templates filled in.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct FlowPlan {
+    /// What messages call the file.
+    pub name: String,
+    /// Where it lies, absolute: first on the path of Python, and what a relative `cwd` is relative to. `None`: it is no file.
+    pub dir: Option<PathBuf>,
+    /// Its `runner` part, as a layer of the configuration.
+    pub runner: Layer,
+    /// The params as they came to be.
+    pub params: Map<String, Value>,
+    /// Each after those it needs.
+    pub tasks: Vec<TaskPlan>,
+    /// What the flow comes to.
+    pub result: Tree,
+}
+
+/// One entry under `tasks`.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct TaskPlan {
+    /// Its key in the file.
+    pub id: String,
+    /// The name to show.
+    pub label: String,
+    /// `file:line:column`.
+    pub place: String,
+    /// What is called.
+    pub work: Work,
+    /// Once for each element of these, side by side. Empty: once.
+    pub map: Vec<(String, Source)>,
+    /// How many calls, where that is known: 1 where it is not mapped.
+    pub calls: Option<usize>,
+    /// Indices in [`FlowPlan::tasks`] of the tasks that must have ended first.
+    pub after: Vec<usize>,
+    /// How it is run.
+    pub annotations: Annotations,
+}
+
+impl TaskPlan {
+    /// Whether its result is a list, one for each element.
+    #[must_use]
+    pub fn is_mapped(&self) -> bool {
+        !self.map.is_empty()
+    }
+}
+
+/// What a task calls.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    /// A Python function.
+    Python {
+        /// `pkg.mod:func`.
+        target: String,
+        /// Positional arguments.
+        args: Vec<Tree>,
+        /// Keyword arguments; in a mapped task also the elements that stand nowhere else.
+        kwargs: Vec<(String, Tree)>,
+    },
+    /// A program.
+    Command {
+        /// Program and arguments.
+        argv: Vec<Tree>,
+        /// Variables added to the environment.
+        env: Vec<(String, Tree)>,
+        /// Working directory, as written.
+        cwd: Option<Tree>,
+        /// Standard input.
+        stdin: Option<Tree>,
+    },
+}
+
+/// A value with results of tasks in it, at any depth.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Tree {
+    /// As it is.
+    Value(Value),
+    /// The result of the task at that index; a list if it is mapped.
+    Task(usize),
+    /// In a mapped task: the element of the map's entry at that index.
+    Element(usize),
+    /// In a mapped task: a template filled in for each call.
+    Each(Vec<Value>),
+    /// A list with one of the above in it.
+    List(Vec<Tree>),
+    /// A mapping with one of the above in it.
+    Map(Vec<(String, Tree)>),
+}
+
+/// What a map runs over.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// A list.
+    Items(Vec<Tree>),
+    /// Whole numbers, as Python's `range`.
+    Range {
+        /// The first.
+        start: i64,
+        /// The first that is not in it.
+        stop: i64,
+        /// From one to the next; not 0.
+        step: i64,
+    },
+    /// A task: element by element if that is mapped, else over the list that it returns.
+    Task(usize),
+}
+
+/// How many numbers a range has.
+pub(super) fn range_len(start: i64, stop: i64, step: i64) -> usize {
+    let (span, step) = if step > 0 { (i128::from(stop) - i128::from(start), step) } else { (i128::from(start) - i128::from(stop), step) };
+    let step = i128::from(step).abs().max(1);
+    usize::try_from((span.max(0) + step - 1) / step).unwrap_or(usize::MAX)
+}
+
+impl Source {
+    /// The static elements, if they are all known now.
+    pub(super) fn value(&self, index: usize) -> Option<Value> {
+        match self {
+            Self::Items(items) => match items.get(index) {
+                Some(Tree::Value(value)) => Some(value.clone()),
+                _ => None,
+            },
+            Self::Range { start, step, .. } => {
+                let offset = i64::try_from(index).ok()?.checked_mul(*step)?;
+                Some(start.checked_add(offset)?.into())
+            }
+            Self::Task(_) => None,
+        }
+    }
+}
+
+impl Tree {
+    /// Calls `visit` with the index of every task in it.
+    pub(super) fn tasks(&self, visit: &mut impl FnMut(usize)) {
+        match self {
+            Self::Value(_) | Self::Element(_) | Self::Each(_) => {}
+            Self::Task(index) => visit(*index),
+            Self::List(items) => items.iter().for_each(|item| item.tasks(visit)),
+            Self::Map(items) => items.iter().for_each(|(_, item)| item.tasks(visit)),
+        }
+    }
+
+    fn show(&self, plan: &FlowPlan, task: Option<&TaskPlan>) -> String {
+        let list = |items: &[Self]| items.iter().map(|i| i.show(plan, task)).collect::<Vec<_>>().join(", ");
+        match self {
+            Self::Value(value) => value.to_string(),
+            Self::Task(index) => format!("${}", plan.tasks[*index].id),
+            Self::Element(index) => format!("${}", task.and_then(|t| t.map.get(*index)).map_or("?", |(name, _)| name)),
+            Self::Each(values) => format!("each of {}", Value::Array(values.clone())),
+            Self::List(items) => format!("[{}]", list(items)),
+            Self::Map(items) => {
+                let members: Vec<_> = items.iter().map(|(k, v)| format!("{k}: {}", v.show(plan, task))).collect();
+                format!("{{{}}}", members.join(", "))
+            }
+        }
+    }
+}
+
+/// For people: one paragraph for each task, in the order of submission.
+impl fmt::Display for FlowPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for task in &self.tasks {
+            let mut line = format!("{}: ", task.id);
+            let show = |tree: &Tree| tree.show(self, Some(task));
+            let named = |items: &[(String, Tree)]| items.iter().map(|(k, v)| format!("{k}={}", show(v))).collect::<Vec<_>>();
+            // Writing to a String cannot fail.
+            let _ = match &task.work {
+                Work::Python { target, args, kwargs } => {
+                    let args: Vec<_> = args.iter().map(show).chain(named(kwargs)).collect();
+                    write!(line, "{target}({})", args.join(", "))
+                }
+                Work::Command { argv, env, cwd, stdin } => {
+                    let mut parts: Vec<_> = argv.iter().map(show).collect();
+                    parts.extend(named(env).into_iter().map(|text| format!("env {text}")));
+                    parts.extend(cwd.iter().map(|cwd| format!("in {}", show(cwd))));
+                    parts.extend(stdin.iter().map(|stdin| format!("< {}", show(stdin))));
+                    write!(line, "$ {}", parts.join(" "))
+                }
+            };
+            for (name, source) in &task.map {
+                let _ = match source {
+                    Source::Items(items) => write!(line, "\n  for {name} in {}", Tree::List(items.clone()).show(self, Some(task))),
+                    Source::Range { start, stop, step } => write!(line, "\n  for {name} in range({start}, {stop}, {step})"),
+                    Source::Task(index) => write!(line, "\n  for {name} in ${}", self.tasks[*index].id),
+                };
+            }
+            if task.is_mapped() {
+                let _ = write!(line, "\n  {} calls", task.calls.map_or_else(|| "unknown number of".into(), |n| n.to_string()));
+            }
+            if !task.after.is_empty() {
+                let ids: Vec<_> = task.after.iter().map(|i| self.tasks[*i].id.as_str()).collect();
+                let _ = write!(line, "\n  after {}", ids.join(", "));
+            }
+            if task.annotations != Annotations::default() {
+                let _ = write!(line, "\n  {}", serde_json::to_string(&task.annotations).unwrap_or_default());
+            }
+            writeln!(f, "{line}")?;
+        }
+        writeln!(f, "result: {}", self.result.show(self, None))
+    }
+}

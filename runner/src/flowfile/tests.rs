@@ -1,0 +1,162 @@
+use serde_json::{Map, Value, json};
+
+use super::*;
+use crate::config::{Document, Format};
+
+fn parse_with(text: &str, params: Value) -> Result<FlowPlan, Error> {
+    let document = Document::parse("flow.yaml", text, Format::Yaml)?;
+    let params: Map<String, Value> = serde_json::from_value(params).unwrap();
+    FlowPlan::parse(&document, params)
+}
+
+fn parse(text: &str) -> Result<FlowPlan, Error> {
+    parse_with(text, json!({}))
+}
+
+fn error(text: &str) -> String {
+    parse(text).unwrap_err().to_string()
+}
+
+const EXAMPLE: &str = r#"
+runner: {cluster_class: local::LocalCluster, cluster_kwargs: {n_workers: "{{ n // 25 }}"}}
+params: {n: 100}
+tasks:
+  total: {python: "arith:total", args: [$adds]}
+  incs:  {python: "arith:inc", map: {x: {range: "{{ n }}"}}}
+  decs:  {python: "arith:dec", map: {x: {range: "{{ n }}"}}}
+  adds:  {python: "arith:add", map: {x: $incs, y: $decs}, annotations: {priority: 10}}
+result: $total
+"#;
+
+#[test]
+fn the_settled_example() {
+    let plan = parse(EXAMPLE).unwrap();
+    insta::assert_snapshot!(plan);
+    let config = crate::config::resolve(vec![plan.runner]).unwrap();
+    assert!(config.show(true).contains("cluster_kwargs.n_workers: 4         # flow.yaml:2:63"), "{}", config.show(true));
+    assert_eq!(parse_with(EXAMPLE, json!({"n": 50})).unwrap().tasks[0].calls, Some(50));
+}
+
+#[test]
+fn every_form_of_a_task() {
+    let plan = parse(
+        r#"
+x-base: &base {retries: 2, timeout: 5s}
+params: {port: 8080, names: [a, b], deep: {k: "{{ port }}"}}
+tasks:
+  list: {command: [ls, -1], cwd: data, env: {LANG: C, PORT: "{{ port }}"}}
+  lines: {python: "text:split", args: [$list, {sep: "$$x", at: [1, $list]}], kwargs: {keep: true}}
+  fetch:
+    command: [curl, -s, "http://127.0.0.1:{{ port }}/{{ name }}.png", -o, "{{ i }}"]
+    map: {name: "{{ names }}", i: {range: [4, 0, -2]}}
+    annotations: {<<: *base, resources: {net: 0.5}, workers: [w0], allow_other_workers: true}
+    name: download
+  each: {command: [wc, -c], map: {line: $lines, k: [1, 2, $list]}, stdin: $line}
+  scale: {python: "m:f", map: {x: $fetch}, args: [$x, {n: "{{ deep }}"}], after: [each, $lines]}
+result: {lines: $lines, all: [$scale, "{{ port + 1 }}"]}
+"#,
+    )
+    .unwrap();
+    insta::assert_snapshot!(plan);
+    assert_eq!(plan.tasks[2].label, "download");
+}
+
+#[test]
+fn mistakes_are_told_together_with_their_places() {
+    insta::assert_snapshot!(error(
+        r#"
+runner: {cluster_clas: x, cluster_kwargs: 3}
+params: {n: 1, m: , bad name: 2}
+task: {}
+tasks:
+  a: {pyton: "m:f"}
+  b: {python: "m.f", args: $a, annotations: {prioritty: 1, retries: -1, timeout: soon, resources: {GPU: x}}}
+  c: {python: "m:f", command: [x], env: {A: 1}}
+  d: {command: "wc -l", kwargs: {x: 1}}
+  e: {command: []}
+  f: {python: "m:f", args: [$aa, $HOME/x, $a.result, "{{ k }}", "{{ m }}"], after: [zz]}
+  g: {python: "m:f", map: {x: 3, y: {rnge: 3}, z: {range: -1}, w: {range: [1, 5, 0]}, v: text}}
+  h: {python: "m:f", map: {x: [1]}, kwargs: {x: 2}, unmapped: 1}
+  i: 3
+  j: {python: "m:f", map: {x: $a}, args: ["{{ x }}", "{{ (1 }}"]}
+  9x: {command: [a], env: [1]}
+result: [$nope]
+"#
+    ));
+}
+
+#[test]
+fn cycles_are_named() {
+    insta::assert_snapshot!(error(
+        "tasks:\n  a: {python: 'm:f', args: [$c]}\n  b: {python: 'm:f', after: [a]}\n  c: {python: 'm:f', map: {x: $b}}\n  d: {python: 'm:f', args: [$a]}\n"
+    ));
+    insta::assert_snapshot!(error("tasks:\n  a: {python: 'm:f', args: [{x: [$a]}]}\n"));
+}
+
+#[test]
+fn lengths_must_be_equal_where_they_are_known() {
+    let text = |y: &str| {
+        format!(
+            "tasks:\n  p: {{python: 'm:f', map: {{x: {{range: 3}}}}}}\n  q: {{python: 'm:f'}}\n  r: {{python: 'm:g', map: {{x: $p, y: {y}, z: $q}}}}\n"
+        )
+    };
+    insta::assert_snapshot!(error(&text("[1, 2]")));
+    assert_eq!(parse(&text("[1, 2, 3]")).unwrap().tasks[2].calls, Some(3));
+    let unknown = parse("tasks:\n  q: {python: 'm:f'}\n  r: {python: 'm:g', map: {x: $q}}\n  s: {python: 'm:g', map: {x: $r}}\n").unwrap();
+    assert_eq!((unknown.tasks[1].calls, unknown.tasks[2].calls), (None, None));
+}
+
+#[test]
+fn params_are_given_missing_or_unknown() {
+    let text = "params: {n: , name: x}\ntasks:\n  a: {command: [echo, '{{ n }}', '{{ name }}']}\n";
+    insta::assert_snapshot!(error(text));
+    let plan = parse_with(text, json!({"n": 1, "name": "$a {{ n }}"})).unwrap();
+    insta::assert_snapshot!(plan);
+    let unknown = parse_with(text, json!({"n": 1, "nam": 2})).unwrap_err();
+    insta::assert_snapshot!(unknown);
+}
+
+#[test]
+fn a_file_that_is_no_flow() {
+    insta::assert_snapshot!(error("- 1"));
+    insta::assert_snapshot!(error(""));
+    insta::assert_snapshot!(error("tasks: {}"));
+    insta::assert_snapshot!(error("tasks:\n  a: {python: 'm:f'\n"));
+    insta::assert_snapshot!(error("tasks:\n  a: {python: 'm:f'}\n  a: {python: 'm:g'}\n"));
+}
+
+#[test]
+fn toml_flows_are_flows() {
+    let text =
+        "result = \"$a\"\n[params]\nn = 2\n[tasks.a]\npython = \"m:f\"\nmap = {x = {range = \"{{ n }}\"}}\n[tasks.b]\npyton = \"m:f\"\n";
+    let document = Document::parse("flow.toml", text, Format::Toml).unwrap();
+    insta::assert_snapshot!(FlowPlan::parse(&document, Map::new()).unwrap_err());
+}
+
+#[test]
+fn ranges_are_python_s() {
+    let len = |range: &str| parse(&format!("tasks: {{a: {{python: 'm:f', map: {{x: {{range: {range}}}}}}}}}")).unwrap().tasks[0].calls;
+    for (range, expected) in [("0", 0), ("3", 3), ("[2, 5]", 3), ("[5, 2]", 0), ("[0, 7, 3]", 3), ("[7, 0, -3]", 3), ("[0, 6, 3]", 2)] {
+        assert_eq!(len(range), Some(expected), "{range}");
+    }
+}
+
+/// What the schema says must be what the parser does, so the examples of this file go through both.
+#[test]
+fn the_schema_for_editors() {
+    let schema = schema();
+    insta::assert_snapshot!(serde_json::to_string_pretty(&schema).unwrap());
+    assert!(schema["$defs"]["Task"]["properties"]["python"].is_object());
+}
+
+#[test]
+fn a_file_is_read_with_its_params_and_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("flow.yaml");
+    std::fs::write(&path, EXAMPLE).unwrap();
+    let plan = FlowPlan::read(&path, &["n=7".into()]).unwrap();
+    assert_eq!((plan.params["n"].clone(), plan.dir.as_deref()), (json!(7), Some(dir.path())));
+    let wrong = FlowPlan::read(&path, &["n".into(), "=3".into()]).unwrap_err();
+    insta::assert_snapshot!(wrong);
+    assert!(FlowPlan::read(&dir.path().join("no.yaml"), &[]).unwrap_err().to_string().ends_with("no.yaml: no such file"));
+}
