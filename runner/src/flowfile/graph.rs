@@ -2,14 +2,14 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use super::plan::{Source, TaskPlan, Tree, Work, range_len};
+use super::plan::{Source, TaskPlan, Expr, Work, range_len};
 
 /// Before they are in order: indices are those of the file.
 pub(super) type Draft = TaskPlan;
 
 impl TaskPlan {
-    fn trees(&self) -> Vec<&Tree> {
-        let mut trees: Vec<&Tree> = match &self.work {
+    fn trees(&self) -> Vec<&Expr> {
+        let mut trees: Vec<&Expr> = match &self.work {
             Work::Python { args, kwargs, .. } => args.iter().chain(kwargs.iter().map(|(_, t)| t)).collect(),
             Work::Command { argv, env, cwd, stdin } => argv.iter().chain(env.iter().map(|(_, t)| t)).chain(cwd).chain(stdin).collect(),
         };
@@ -32,7 +32,7 @@ impl TaskPlan {
     }
 
     fn renumber(&mut self, to: &[usize]) {
-        let trees: Vec<&mut Tree> = match &mut self.work {
+        let trees: Vec<&mut Expr> = match &mut self.work {
             Work::Python { args, kwargs, .. } => args.iter_mut().chain(kwargs.iter_mut().map(|(_, t)| t)).collect(),
             Work::Command { argv, env, cwd, stdin } => {
                 argv.iter_mut().chain(env.iter_mut().map(|(_, t)| t)).chain(cwd).chain(stdin).collect()
@@ -50,12 +50,12 @@ impl TaskPlan {
     }
 }
 
-fn renumber_tree(tree: &mut Tree, to: &[usize]) {
+fn renumber_tree(tree: &mut Expr, to: &[usize]) {
     match tree {
-        Tree::Task(index) => *index = to[*index],
-        Tree::List(items) => items.iter_mut().for_each(|item| renumber_tree(item, to)),
-        Tree::Map(items) => items.iter_mut().for_each(|(_, item)| renumber_tree(item, to)),
-        Tree::Value(_) | Tree::Element(_) | Tree::Each(_) => {}
+        Expr::Task(index) => *index = to[*index],
+        Expr::List(items) => items.iter_mut().for_each(|item| renumber_tree(item, to)),
+        Expr::Map(items) => items.iter_mut().for_each(|(_, item)| renumber_tree(item, to)),
+        Expr::Value(_) | Expr::Element(_) | Expr::Each(_) => {}
     }
 }
 
@@ -102,7 +102,7 @@ fn ring(from: usize, needs: &[Vec<usize>], missing: &[usize]) -> Vec<usize> {
 }
 
 /// Puts the tasks in `order`, and their references with them.
-pub(super) fn renumber(drafts: &mut Vec<Draft>, result: &mut Tree, order: &[usize]) {
+pub(super) fn renumber(drafts: &mut Vec<Draft>, result: &mut Expr, order: &[usize]) {
     let mut to = vec![0; order.len()];
     for (new, old) in order.iter().enumerate() {
         to[*old] = new;

@@ -29,7 +29,7 @@ use remuda_core::error::Error;
 use serde_json::Map;
 
 pub use self::{
-    plan::{FlowPlan, Source, TaskPlan, Tree, Work},
+    plan::{FlowPlan, Source, TaskPlan, Expr, Work},
     schema::{Annotations, schema},
 };
 use crate::config::{self, Mistakes};

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{
     graph::{self, Draft},
-    plan::{FlowPlan, Source, TaskPlan, Tree, Work, range_len},
+    plan::{FlowPlan, Source, TaskPlan, Expr, Work, range_len},
     schema,
     template::{Scope, Templates, is_template},
 };
@@ -83,7 +83,7 @@ impl Parser<'_> {
         self.ids = tasks.keys().cloned().collect();
         let mut drafts: Vec<Draft> = tasks.iter().map(|(id, task)| self.task(id, task)).collect();
         let path = KeyPath::from(["result"]);
-        let mut result = members.get("result").map_or(Tree::Value(Value::Null), |r| self.tree(r, &path, &mut Locals::default()));
+        let mut result = members.get("result").map_or(Expr::Value(Value::Null), |r| self.tree(r, &path, &mut Locals::default()));
         let order = graph::order(&drafts);
         match order {
             Ok(order) => graph::renumber(&mut drafts, &mut result, &order),
@@ -175,12 +175,12 @@ impl Parser<'_> {
     }
 
     /// One value for each call. The elements must be known now.
-    fn each(&mut self, text: &str, used: &HashSet<String>, path: &KeyPath, locals: &mut Locals) -> Tree {
+    fn each(&mut self, text: &str, used: &HashSet<String>, path: &KeyPath, locals: &mut Locals) -> Expr {
         let mut columns = Vec::new();
         for (at, (name, source)) in locals.map.iter().enumerate().filter(|(_, (name, _))| used.contains(name)) {
             locals.placed.insert(at);
             let known = match source {
-                Source::Items(items) => items.iter().all(|i| matches!(i, Tree::Value(_))).then_some(items.len()),
+                Source::Items(items) => items.iter().all(|i| matches!(i, Expr::Value(_))).then_some(items.len()),
                 Source::Range { start, stop, step } => Some(range_len(*start, *stop, *step)),
                 Source::Task(_) => None,
             };
@@ -191,7 +191,7 @@ impl Parser<'_> {
                         "`{name}` is not known before the run, so it cannot stand in a template: write \"${name}\" as an argument of its own"
                     );
                     self.report(path, At::Value, text);
-                    return Tree::Value(Value::Null);
+                    return Expr::Value(Value::Null);
                 }
             }
         }
@@ -210,7 +210,7 @@ impl Parser<'_> {
                 }
             }
         }
-        Tree::Each(values)
+        Expr::Each(values)
     }
 
     fn runner(&mut self, runner: Option<&Value>) -> Layer {
@@ -346,7 +346,7 @@ impl Parser<'_> {
                     );
                 }
             } else if !locals.placed.contains(&at) {
-                kwargs.push((name.clone(), Tree::Element(at)));
+                kwargs.push((name.clone(), Expr::Element(at)));
             }
         }
         Work::Python { target, args, kwargs }
@@ -409,7 +409,7 @@ impl Parser<'_> {
         }
         let value = self.rendered(source, path, &[]);
         match &value {
-            Value::Array(items) => Source::Items(items.iter().cloned().map(Tree::Value).collect()),
+            Value::Array(items) => Source::Items(items.iter().cloned().map(Expr::Value).collect()),
             Value::Object(members) if members.len() == 1 && members.contains_key("range") => {
                 self.range(&members["range"], &path.key("range"))
             }
@@ -452,67 +452,67 @@ impl Parser<'_> {
 
     // -- values ----------------------------------------------------------------------------------------------------
 
-    fn list(&mut self, value: &Value, path: &KeyPath, locals: &mut Locals) -> Vec<Tree> {
+    fn list(&mut self, value: &Value, path: &KeyPath, locals: &mut Locals) -> Vec<Expr> {
         match value {
             Value::Array(items) => items.iter().enumerate().map(|(i, item)| self.tree(item, &path.index(i), locals)).collect(),
             // One template that is a list.
             other => match self.rendered(other, path, &[]) {
-                Value::Array(items) => items.into_iter().map(Tree::Value).collect(),
+                Value::Array(items) => items.into_iter().map(Expr::Value).collect(),
                 _ => Vec::new(), // the schema has complained
             },
         }
     }
 
-    fn members(&mut self, value: Option<&Value>, path: &KeyPath, locals: &mut Locals) -> Vec<(String, Tree)> {
+    fn members(&mut self, value: Option<&Value>, path: &KeyPath, locals: &mut Locals) -> Vec<(String, Expr)> {
         match value {
             None => Vec::new(),
             Some(Value::Object(members)) => members.iter().map(|(k, v)| (k.clone(), self.tree(v, &path.key(k), locals))).collect(),
             Some(other) => match self.rendered(other, path, &[]) {
-                Value::Object(members) => members.into_iter().map(|(k, v)| (k, Tree::Value(v))).collect(),
+                Value::Object(members) => members.into_iter().map(|(k, v)| (k, Expr::Value(v))).collect(),
                 _ => Vec::new(),
             },
         }
     }
 
-    fn tree(&mut self, value: &Value, path: &KeyPath, locals: &mut Locals) -> Tree {
+    fn tree(&mut self, value: &Value, path: &KeyPath, locals: &mut Locals) -> Expr {
         match value {
             Value::String(text) => self.text(text, path, locals),
             Value::Array(items) => {
                 let items: Vec<_> = items.iter().enumerate().map(|(i, item)| self.tree(item, &path.index(i), locals)).collect();
-                plain(&items).unwrap_or(Tree::List(items))
+                plain(&items).unwrap_or(Expr::List(items))
             }
             Value::Object(members) => {
                 let members: Vec<_> = members.iter().map(|(k, v)| (k.clone(), self.tree(v, &path.key(k), locals))).collect();
                 let values: Option<Map<_, _>> =
-                    members.iter().map(|(k, t)| if let Tree::Value(v) = t { Some((k.clone(), v.clone())) } else { None }).collect();
-                values.map_or(Tree::Map(members), |values| Tree::Value(Value::Object(values)))
+                    members.iter().map(|(k, t)| if let Expr::Value(v) = t { Some((k.clone(), v.clone())) } else { None }).collect();
+                values.map_or(Expr::Map(members), |values| Expr::Value(Value::Object(values)))
             }
-            other => Tree::Value(other.clone()),
+            other => Expr::Value(other.clone()),
         }
     }
 
     /// A template, `$name`, `$$` for a dollar, or just text. A string with a template in it is never a reference.
-    fn text(&mut self, text: &str, path: &KeyPath, locals: &mut Locals) -> Tree {
+    fn text(&mut self, text: &str, path: &KeyPath, locals: &mut Locals) -> Expr {
         if is_template(text) {
             let used: HashSet<String> = self.templates.names(text).unwrap_or_default();
             return match locals.map.iter().any(|(name, _)| used.contains(name)) {
                 true => self.each(text, &used, path, locals),
-                false => Tree::Value(self.render(text, path)),
+                false => Expr::Value(self.render(text, path)),
             };
         }
-        let Some(name) = text.strip_prefix('$') else { return Tree::Value(text.into()) };
+        let Some(name) = text.strip_prefix('$') else { return Expr::Value(text.into()) };
         if name.starts_with('$') {
-            return Tree::Value(name.into());
+            return Expr::Value(name.into());
         }
         if let Some(at) = locals.map.iter().position(|(local, _)| local == name) {
             locals.placed.insert(at);
-            return Tree::Element(at);
+            return Expr::Element(at);
         }
         match self.find(name) {
-            Ok(index) => Tree::Task(index),
+            Ok(index) => Expr::Task(index),
             Err(text) => {
                 self.report(path, At::Value, text);
-                Tree::Value(Value::Null)
+                Expr::Value(Value::Null)
             }
         }
     }
@@ -533,9 +533,9 @@ impl Parser<'_> {
     }
 }
 
-fn plain(items: &[Tree]) -> Option<Tree> {
-    let values: Option<Vec<Value>> = items.iter().map(|t| if let Tree::Value(v) = t { Some(v.clone()) } else { None }).collect();
-    values.map(|values| Tree::Value(Value::Array(values)))
+fn plain(items: &[Expr]) -> Option<Expr> {
+    let values: Option<Vec<Value>> = items.iter().map(|t| if let Expr::Value(v) = t { Some(v.clone()) } else { None }).collect();
+    values.map(|values| Expr::Value(Value::Array(values)))
 }
 
 /// What Python and minijinja take for a name.

@@ -25,7 +25,7 @@ pub struct FlowPlan {
     /// Each after those it needs.
     pub tasks: Vec<TaskPlan>,
     /// What the flow comes to.
-    pub result: Tree,
+    pub result: Expr,
 }
 
 /// One entry under `tasks`.
@@ -66,26 +66,26 @@ pub enum Work {
         /// `pkg.mod:func`.
         target: String,
         /// Positional arguments.
-        args: Vec<Tree>,
+        args: Vec<Expr>,
         /// Keyword arguments; in a mapped task also the elements that stand nowhere else.
-        kwargs: Vec<(String, Tree)>,
+        kwargs: Vec<(String, Expr)>,
     },
     /// A program.
     Command {
         /// Program and arguments.
-        argv: Vec<Tree>,
+        argv: Vec<Expr>,
         /// Variables added to the environment.
-        env: Vec<(String, Tree)>,
+        env: Vec<(String, Expr)>,
         /// Working directory, as written.
-        cwd: Option<Tree>,
+        cwd: Option<Expr>,
         /// Standard input.
-        stdin: Option<Tree>,
+        stdin: Option<Expr>,
     },
 }
 
 /// A value with results of tasks in it, at any depth.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Tree {
+pub enum Expr {
     /// As it is.
     Value(Value),
     /// The result of the task at that index; a list if it is mapped.
@@ -95,16 +95,16 @@ pub enum Tree {
     /// In a mapped task: a template filled in for each call.
     Each(Vec<Value>),
     /// A list with one of the above in it.
-    List(Vec<Tree>),
+    List(Vec<Expr>),
     /// A mapping with one of the above in it.
-    Map(Vec<(String, Tree)>),
+    Map(Vec<(String, Expr)>),
 }
 
 /// What a map runs over.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
     /// A list.
-    Items(Vec<Tree>),
+    Items(Vec<Expr>),
     /// Whole numbers, as Python's `range`.
     Range {
         /// The first.
@@ -130,7 +130,7 @@ impl Source {
     pub(super) fn value(&self, index: usize) -> Option<Value> {
         match self {
             Self::Items(items) => match items.get(index) {
-                Some(Tree::Value(value)) => Some(value.clone()),
+                Some(Expr::Value(value)) => Some(value.clone()),
                 _ => None,
             },
             Self::Range { start, step, .. } => {
@@ -142,7 +142,7 @@ impl Source {
     }
 }
 
-impl Tree {
+impl Expr {
     /// Calls `visit` with the index of every task in it.
     pub(super) fn tasks(&self, visit: &mut impl FnMut(usize)) {
         match self {
@@ -174,8 +174,8 @@ impl fmt::Display for FlowPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for task in &self.tasks {
             let mut line = format!("{}: ", task.id);
-            let show = |tree: &Tree| tree.show(self, Some(task));
-            let named = |items: &[(String, Tree)]| items.iter().map(|(k, v)| format!("{k}={}", show(v))).collect::<Vec<_>>();
+            let show = |tree: &Expr| tree.show(self, Some(task));
+            let named = |items: &[(String, Expr)]| items.iter().map(|(k, v)| format!("{k}={}", show(v))).collect::<Vec<_>>();
             // Writing to a String cannot fail.
             let _ = match &task.work {
                 Work::Python { target, args, kwargs } => {
@@ -192,7 +192,7 @@ impl fmt::Display for FlowPlan {
             };
             for (name, source) in &task.map {
                 let _ = match source {
-                    Source::Items(items) => write!(line, "\n  for {name} in {}", Tree::List(items.clone()).show(self, Some(task))),
+                    Source::Items(items) => write!(line, "\n  for {name} in {}", Expr::List(items.clone()).show(self, Some(task))),
                     Source::Range { start, stop, step } => write!(line, "\n  for {name} in range({start}, {stop}, {step})"),
                     Source::Task(index) => write!(line, "\n  for {name} in ${}", self.tasks[*index].id),
                 };
