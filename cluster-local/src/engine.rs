@@ -298,8 +298,12 @@ impl Shared {
     pub(crate) fn stop(self: &Arc<Self>, id: WorkerId) {
         self.update(|state, now| {
             state.scheduler.worker_gone(id, None, now);
+            let was_here = state.pools.get(&id).filter(|pool| pool.joined && pool.gone.is_none()).map(|pool| pool.name.to_string());
             state.dismiss(id, "stopped");
             state.pools.remove(&id);
+            if let Some(name) = was_here {
+                state.tell(&WorkerChange::Left { name, reason: "stopped".to_owned() });
+            }
         });
     }
 
