@@ -10,6 +10,7 @@
 
 pub mod behaviour;
 pub mod bodies;
+pub mod census;
 pub mod fake;
 pub mod gate;
 pub mod run;

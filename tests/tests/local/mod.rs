@@ -1,0 +1,30 @@
+//! `local::LocalCluster` as a subject.
+
+use std::time::Duration;
+
+use remuda_core::{class::ClusterClass, cluster::ClusterOptions, keeper::fleet::Limits};
+use remuda_local::{LocalCluster, LocalConfig};
+use remuda_tests::{
+    behaviour::{Ability, Subject},
+    census,
+};
+
+pub fn subject(name: &str, processes: bool) -> Subject {
+    Subject::new(name, move |want| {
+        let config = LocalConfig {
+            n_workers: Some(want.workers),
+            threads_per_worker: Some(want.threads_per_worker.max(1)),
+            processes,
+            resources: want.resources.clone(),
+            ..LocalConfig::default()
+        };
+        LocalCluster::from_config(config).expect("the suite's own kwargs").into()
+    })
+    // A worker that a case kills on purpose should not be waited for as if it had died by itself.
+    .with_options(|| {
+        let second = Duration::from_secs(1);
+        ClusterOptions { limits: Limits { backoff: (second / 100, second), ..Limits::default() }, ..ClusterOptions::default() }
+    })
+    .with_census(census::processes)
+    .with([Ability::Scale, Ability::Resources, Ability::Slots])
+}
