@@ -88,6 +88,9 @@ pub enum WorkerChange {
         name: String,
         /// For people.
         reason: String,
+        /// It was running tasks, one of which may have ended it: `allowed_failures` bounds that, so the keeper does not take it for a
+        /// sign of a crash loop.
+        busy: bool,
     },
     /// The scheduler itself is gone: no task of any session will end any more.
     SchedulerLost(Error),

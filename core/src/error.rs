@@ -214,7 +214,7 @@ impl Error {
     /// Which call failed: `start`, `launch`. The innermost stays.
     #[must_use]
     pub fn with_operation(self, operation: &'static str) -> Self {
-        self.edit(|e| drop(e.operation.get_or_insert(operation)))
+        self.edit(|e| e.operation = e.operation.or(Some(operation)))
     }
 
     /// A value that was in play. A key that is there already stays as it is.

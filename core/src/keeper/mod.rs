@@ -1,27 +1,35 @@
 //! The owner of one cluster: a thin loop that feeds [`fleet::Fleet`] and carries out what it says.
+//!
+//! The loop takes the recipe before anything exists, so whatever happens later (a dropped start, a dropped handle, a lost scheduler)
+//! it is there to close what was made. It runs on a thread of Remuda's own unless
+//! [`ClusterOptions::home`](crate::cluster::ClusterOptions::home) says otherwise.
 
 pub mod fleet;
-pub use fleet::Limits;
+mod limits;
+mod made;
+pub(crate) mod roll;
+pub(crate) mod status;
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{broadcast, mpsc, watch},
-    task::{Id, JoinSet},
+    task::{Id, JoinError, JoinSet},
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::fleet::{Action, Fleet, Input};
+pub use self::limits::Limits;
+pub(crate) use self::made::Making;
+use self::{
+    fleet::{Action, Fleet, Input},
+    made::Made,
+    status::{ClusterStatus, WorkerSnapshot, WorkerStage},
+};
 use crate::{
-    class::Recipe,
-    engine::{Connect, Engine, WorkerChange},
+    engine::{Connect, Engine, WorkerChange, WorkerChanges},
     error::{Error, ErrorKind, Result},
-    manager::{CloseReport, ClusterEvent, ClusterManager, Context, Scaling, WorkerId},
+    manager::{CloseReport, ClusterEvent, ClusterManager, Context, WorkerId},
 };
 
 #[derive(Debug)]
@@ -30,81 +38,78 @@ pub(crate) enum Command {
     Close,
 }
 
-/// What the handle sees.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Status {
-    pub engine: Option<Arc<dyn Engine>>,
-    pub failed: Option<Error>,
-    pub closed: Option<Result<CloseReport>>,
-    pub live: usize,
+/// What a keeper needs besides the recipe.
+pub(crate) struct Setup {
+    pub(crate) connect: Arc<dyn Connect>,
+    pub(crate) limits: Limits,
+    pub(crate) workers: Option<u32>,
+    pub(crate) events: broadcast::Sender<ClusterEvent>,
+    pub(crate) status: watch::Sender<ClusterStatus>,
 }
 
-/// What the start call has reached: the manager is here before its `start` is polled, so `close` can always be called.
-#[derive(Debug, Default)]
-struct Made {
-    manager: OnceLock<Arc<dyn ClusterManager>>,
-    engine: OnceLock<Arc<dyn Engine>>,
+/// A scheduler that answered.
+struct Opened {
+    engine: Arc<dyn Engine>,
+    changes: WorkerChanges,
 }
 
+/// What a call's end means when it panicked or was aborted.
 type Fallback = Box<dyn FnOnce(Error) -> Input + Send>;
 
 pub(crate) struct Keeper {
     fleet: Fleet,
     limits: Limits,
-    recipe: Option<Recipe>,
     connect: Arc<dyn Connect>,
+    making: Option<Making>,
     made: Arc<Made>,
-    changes: Option<mpsc::UnboundedReceiver<WorkerChange>>,
-    cx: Context,
+    opened: mpsc::UnboundedReceiver<Opened>,
+    opening: mpsc::UnboundedSender<Opened>,
+    engine: Option<Arc<dyn Engine>>,
+    changes: Option<WorkerChanges>,
+    /// Cancels the calls, not the close.
     cancel: CancellationToken,
     calls: JoinSet<Input>,
     fallbacks: HashMap<Id, Fallback>,
+    listing: Option<Id>,
     events: broadcast::Sender<ClusterEvent>,
-    status: watch::Sender<Status>,
+    status: watch::Sender<ClusterStatus>,
 }
 
 impl Keeper {
-    pub fn new(
-        recipe: Recipe,
-        connect: Arc<dyn Connect>,
-        limits: Limits,
-        workers: u32,
-        events: broadcast::Sender<ClusterEvent>,
-        status: watch::Sender<Status>,
-    ) -> Self {
-        let cancel = CancellationToken::new();
-        let cx = Context::new(recipe.path(), Default::default(), events.clone()).with_cancel(cancel.clone());
+    pub(crate) fn new(making: Making, cancel: CancellationToken, setup: Setup) -> Self {
+        let (opening, opened) = mpsc::unbounded_channel();
         Self {
-            fleet: Fleet::new(limits.clone(), workers),
-            limits,
-            recipe: Some(recipe),
-            connect,
-            made: Arc::default(),
+            fleet: Fleet::new(setup.limits.clone(), setup.workers),
+            limits: setup.limits,
+            connect: setup.connect,
+            made: making.made.clone(),
+            making: Some(making),
+            opened,
+            opening,
+            engine: None,
             changes: None,
-            cx,
             cancel,
             calls: JoinSet::new(),
             fallbacks: HashMap::new(),
-            events,
-            status,
+            listing: None,
+            events: setup.events,
+            status: setup.status,
         }
     }
 
-    pub async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+    pub(crate) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let begin = Instant::now();
-        let mut poll = interval(self.limits.poll);
+        let mut poll = interval(self.limits.poll.max(Duration::from_millis(10)));
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut owned = true;
         let mut input = Input::Tick;
         loop {
             for action in self.fleet.step(begin.elapsed(), input) {
                 if let Some(result) = self.carry_out(action) {
-                    self.cx.end_tasks().await;
-                    self.status.send_modify(|s| s.closed = Some(result));
-                    return;
+                    return self.end(result).await;
                 }
             }
-            self.status.send_if_modified(|s| std::mem::replace(&mut s.live, self.fleet.live().count()) != s.live);
+            self.publish();
             let wake = self.fleet.wake();
             input = tokio::select! {
                 biased;
@@ -113,15 +118,46 @@ impl Keeper {
                     Some(Command::Close) | None => { owned = false; Input::Close }
                 },
                 Some(done) = self.calls.join_next_with_id() => self.answered(done),
-                Some(change) = next(&mut self.changes) => match change {
-                    WorkerChange::Joined { name, host, .. } => Input::Joined { name, host },
-                    WorkerChange::Left { name, reason } => Input::Left { name, reason },
-                    WorkerChange::SchedulerLost(error) => Input::SchedulerLost(error),
-                },
+                Some(change) = next(&mut self.changes) => changed(change),
                 () = sleep_until(begin + wake.unwrap_or_default()), if wake.is_some() => Input::Tick,
                 _ = poll.tick(), if self.changes.is_some() => { self.list(); Input::Tick }
             };
         }
+    }
+
+    async fn end(self, result: Result<CloseReport>) {
+        if let Some(cx) = self.made.context() {
+            cx.end_tasks().await;
+        }
+        self.status.send_modify(|status| {
+            *status = ClusterStatus { wanted: 0, starting: 0, running: 0, draining: 0, slots: 0, workers: vec![], ..status.clone() };
+            status.failure = self.fleet.failure().cloned();
+            (status.engine, status.closed) = (None, Some(result));
+        });
+    }
+
+    /// Tells the handle how things are, if they changed.
+    fn publish(&mut self) {
+        let (workers, wanted) = (self.fleet.snapshot(), self.fleet.desired());
+        let failed = self.fleet.failure().cloned();
+        self.status.send_if_modified(|status| {
+            let same = status.workers == workers
+                && status.wanted == wanted
+                && status.failure.is_some() == failed.is_some()
+                && status.trouble.as_deref() == self.fleet.trouble();
+            if same {
+                return false;
+            }
+            let count = |stages: &[WorkerStage]| workers.iter().filter(|worker| stages.contains(&worker.stage)).count() as u32;
+            status.running = count(&[WorkerStage::Running]);
+            status.starting = wanted.saturating_sub(status.running);
+            status.draining = count(&[WorkerStage::Draining]);
+            let running = |worker: &&WorkerSnapshot| worker.stage == WorkerStage::Running;
+            status.slots = workers.iter().filter(running).map(|worker| worker.slots).sum();
+            (status.wanted, status.failure, status.workers) = (wanted, failed, workers);
+            status.trouble = self.fleet.trouble().map(str::to_owned);
+            true
+        });
     }
 
     fn carry_out(&mut self, action: Action) -> Option<Result<CloseReport>> {
@@ -130,79 +166,111 @@ impl Keeper {
             Action::Launch(ids) => self.call(ids, Input::Launched, |m, cx, ids| async move { m.launch(&cx, &ids).await }),
             Action::Stop(ids) => self.call(ids, Input::Stopped, |m, cx, ids| async move { m.stop(&cx, &ids).await }),
             Action::SetTarget(target) => {
-                self.call(vec![], |_, r| Input::TargetSet(r), move |m, cx, _| async move { m.scale(&cx, target).await })
+                self.call(vec![], |_, result| Input::TargetSet(result), move |m, cx, _| async move { m.scale(&cx, target).await });
             }
             Action::Drain(workers) => self.drain(workers),
             Action::Cancel => self.cancel.cancel(),
             Action::Close => self.close(),
-            Action::Report(event) => drop(self.events.send(event)),
-            Action::Failed(error) => self.status.send_modify(|s| s.failed = s.failed.take().or(Some(error))),
+            Action::Report(event) => self.report(event),
+            Action::Failed(error) => {
+                tracing::error!(error = %error, "the cluster is of no use any more");
+                self.report(ClusterEvent::Failed(error));
+            }
             Action::Finished(result) => return Some(result),
         }
         None
     }
 
+    fn report(&self, event: ClusterEvent) {
+        match &event {
+            ClusterEvent::Lost { id, reason } => tracing::warn!(worker = %id, reason, "worker lost"),
+            ClusterEvent::Degraded(text) => tracing::warn!(text, "cluster degraded"),
+            event => tracing::debug!(?event),
+        }
+        let _ = self.events.send(event);
+    }
+
     fn start(&mut self) {
-        let (recipe, connect, made, cx) =
-            (self.recipe.take().expect("started once"), self.connect.clone(), self.made.clone(), self.cx.clone());
+        let Some(making) = self.making.take() else { return };
+        // A task of its own: dropping it would not end a factory that blocks, and what that makes must be closed.
+        let making = tokio::spawn(making.run());
+        let (connect, opening) = (self.connect.clone(), self.opening.clone());
+        let start = async move {
+            let (manager, cx) = making.await.unwrap_or_else(|error| Err(Error::from_join("the cluster's constructor", error)))?;
+            let endpoint = manager.start(&cx).await?;
+            let engine = connect.connect(&endpoint).await?;
+            let (changes, info) = (engine.changes(), manager.info());
+            let _ = opening.send(Opened { engine, changes });
+            Ok((info.scaling, info.workers))
+        };
         self.spawn(|error| Input::Started(Err(error)), async move {
-            let start = async {
-                let manager = recipe.make(CancellationToken::new()).await?;
-                let manager = made.manager.get_or_init(|| manager);
-                let engine = connect.connect(&manager.start(&cx).await?).await?;
-                made.engine.get_or_init(|| engine);
-                Ok(manager.info().scaling)
-            };
-            let result: Result<Scaling> = start.await;
-            Input::Started(result)
+            Input::Started(start.await.map_err(|error: Error| error.with_operation("start")))
         });
     }
 
-    fn answered(&mut self, done: std::result::Result<(Id, Input), tokio::task::JoinError>) -> Input {
-        let input = match done {
-            Ok((id, input)) => {
-                self.fallbacks.remove(&id);
-                input
-            }
-            Err(error) => {
-                let fallback = self.fallbacks.remove(&error.id()).expect("every call has one");
-                fallback(Error::new(ErrorKind::Unexpected, "the cluster manager panicked").with_source(error))
-            }
+    fn answered(&mut self, done: std::result::Result<(Id, Input), JoinError>) -> Input {
+        let (id, input) = match done {
+            Ok((id, input)) => (id, Ok(input)),
+            Err(error) => (error.id(), Err(error)),
         };
-        if let (Input::Started(Ok(_)), Some(engine)) = (&input, self.made.engine.get()) {
-            self.changes = Some(engine.changes());
-            self.status.send_modify(|s| s.engine = Some(engine.clone()));
+        let fallback = self.fallbacks.remove(&id);
+        if self.listing == Some(id) {
+            self.listing = None;
+        }
+        let input = match (input, fallback) {
+            (Ok(input), _) => input,
+            (Err(error), Some(fallback)) => fallback(Error::from_join("the cluster manager", error)),
+            (Err(_), None) => Input::Tick,
+        };
+        if let Ok(Opened { engine, changes }) = self.opened.try_recv() {
+            let info = self.made.manager().map(|manager| manager.info());
+            let name = self.made.context().map(|cx| cx.name().into()).unwrap_or_default();
+            self.status.send_modify(|status| (status.engine, status.info, status.name) = (Some(engine.clone()), info, name));
+            (self.engine, self.changes) = (Some(engine), Some(changes));
         }
         input
     }
 
     fn drain(&mut self, workers: Vec<(WorkerId, String)>) {
-        let (engine, limit) = (self.made.engine.get().expect("open").clone(), self.limits.drain);
+        let limit = self.limits.drain;
         let (ids, names): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
-        let all = ids.clone();
+        let (all, engine) = (ids.clone(), self.engine.clone());
         // Drained or not by the deadline: the worker is stopped, and the engine tells its tasks why.
         self.spawn(move |_| Input::Drained(all), async move {
-            let _ = timeout(limit, engine.drain(&names, limit)).await;
+            if let Some(engine) = engine
+                && let Ok(Err(error)) | Err(error) = timeout(limit, engine.drain(&names, limit)).await.map_err(|_| late("drain", limit))
+            {
+                tracing::warn!(%error, workers = ?names, "stopped without having been drained");
+            }
             Input::Drained(ids)
         });
     }
 
+    /// One at a time, and nobody waits for it.
     fn list(&mut self) {
-        let (manager, cx) = (self.made.manager.get().expect("open").clone(), self.cx.clone());
-        self.spawn(|_| Input::Tick, async move { manager.list(&cx).await.map_or(Input::Tick, Input::Platform) });
+        let (None, Some((manager, cx))) = (self.listing, self.made.get()) else { return };
+        let limit = self.limits.call;
+        self.listing = Some(self.spawn(|_| Input::Tick, async move {
+            match timeout(limit, manager.list(&cx)).await.unwrap_or_else(|_| Err(late("list", limit))) {
+                Ok(workers) => Input::Platform(workers),
+                Err(error) => {
+                    tracing::debug!(%error, "list failed");
+                    Input::Tick
+                }
+            }
+        }));
     }
 
     fn close(&mut self) {
-        self.calls.abort_all(); // drops their futures; what they may have created is the manager's to find
-        (self.calls, self.changes) = (JoinSet::new(), None);
-        let (made, cx, limit) = (self.made.clone(), self.cx.with_cancel(CancellationToken::new()), self.limits.close);
+        let mut calls = std::mem::take(&mut self.calls);
+        self.fallbacks.clear();
+        self.changes = None;
+        let (made, limits) = (self.made.clone(), self.limits.clone());
         self.spawn(|error| Input::Closed(Err(error)), async move {
-            let Some(manager) = made.manager.get() else { return Input::Closed(Ok(CloseReport::default())) };
-            Input::Closed(
-                timeout(limit, manager.close(&cx))
-                    .await
-                    .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, format!("the cluster did not close within {limit:?}")))),
-            )
+            // Drops the futures of the calls. One that blocks its thread is not waited for.
+            let _ = timeout(limits.grace, calls.shutdown()).await;
+            let Some((manager, cx)) = made.abandon() else { return Input::Closed(Ok(CloseReport::default())) };
+            Input::Closed(made::close(&*manager, &cx, limits.close).await)
         });
     }
 
@@ -210,22 +278,38 @@ impl Keeper {
         &mut self,
         ids: Vec<WorkerId>,
         answer: fn(Vec<WorkerId>, Result<()>) -> Input,
-        call: impl FnOnce(Arc<dyn ClusterManager>, Context, Vec<WorkerId>) -> Fut,
+        call: impl FnOnce(Arc<dyn ClusterManager>, Context, Vec<WorkerId>) -> Fut + Send + 'static,
     ) where
         Fut: Future<Output = Result<()>> + Send + 'static,
     {
-        let manager = self.made.manager.get().expect("open").clone();
-        let (future, panicked) = (call(manager, self.cx.clone(), ids.clone()), ids.clone());
-        self.spawn(move |error| answer(panicked, Err(error)), async move { answer(ids, future.await) });
+        let (limit, made, panicked) = (self.limits.call, self.made.get(), ids.clone());
+        self.spawn(move |error| answer(panicked, Err(error)), async move {
+            let Some((manager, cx)) = made else { return answer(ids, Err(late("call", limit))) };
+            let result = timeout(limit, call(manager, cx, ids.clone())).await.unwrap_or_else(|_| Err(late("call", limit)));
+            answer(ids, result)
+        });
     }
 
-    fn spawn(&mut self, fallback: impl FnOnce(Error) -> Input + Send + 'static, call: impl Future<Output = Input> + Send + 'static) {
+    fn spawn(&mut self, fallback: impl FnOnce(Error) -> Input + Send + 'static, call: impl Future<Output = Input> + Send + 'static) -> Id {
         let id = self.calls.spawn(call).id();
         self.fallbacks.insert(id, Box::new(fallback));
+        id
     }
 }
 
-async fn next(changes: &mut Option<mpsc::UnboundedReceiver<WorkerChange>>) -> Option<WorkerChange> {
+fn late(operation: &'static str, limit: Duration) -> Error {
+    Error::new(ErrorKind::Timeout, format!("no answer within {limit:?}")).with_operation(operation)
+}
+
+fn changed(change: WorkerChange) -> Input {
+    match change {
+        WorkerChange::Joined { name, host, slots } => Input::Joined { name, host, slots },
+        WorkerChange::Left { name, reason, busy } => Input::Left { name, reason, busy },
+        WorkerChange::SchedulerLost(error) => Input::SchedulerLost(error),
+    }
+}
+
+async fn next(changes: &mut Option<WorkerChanges>) -> Option<WorkerChange> {
     match changes {
         Some(changes) => changes.recv().await,
         None => None,

@@ -1,0 +1,81 @@
+//! What the handle sees.
+
+use std::sync::Arc;
+
+use crate::{
+    engine::Engine,
+    error::{Error, Result},
+    manager::{CloseReport, ClusterInfo, WorkerId},
+};
+
+/// How a cluster is at one moment. Waiting, launching and being replaced all count as starting.
+#[non_exhaustive]
+#[derive(Debug, Clone, Default)]
+pub struct ClusterStatus {
+    /// The cluster's name; empty until its manager is made.
+    pub name: Arc<str>,
+    /// How many workers there should be.
+    pub wanted: u32,
+    /// Wanted, and not at the scheduler yet, or again.
+    pub starting: u32,
+    /// Taking tasks.
+    pub running: u32,
+    /// On their way out.
+    pub draining: u32,
+    /// How many tasks those that run can run at once.
+    pub slots: u32,
+    /// Each worker, by index.
+    pub workers: Vec<WorkerSnapshot>,
+    /// Why the cluster is of no use any more. The first reason stays.
+    pub failure: Option<Error>,
+    /// The last trouble with a worker, for messages about those that do not come.
+    pub trouble: Option<String>,
+    /// What a finished close said.
+    pub closed: Option<Result<CloseReport>>,
+    pub(crate) info: Option<ClusterInfo>,
+    pub(crate) engine: Option<Arc<dyn Engine>>,
+}
+
+/// One worker at one moment.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerSnapshot {
+    /// `None`: the platform made it by itself.
+    pub id: Option<WorkerId>,
+    /// Its name at the scheduler, once it joined.
+    pub name: Option<String>,
+    /// How far it is.
+    pub stage: WorkerStage,
+    /// How many tasks it runs at once; 0 until it joined.
+    pub slots: u32,
+}
+
+/// How far a worker is.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerStage {
+    /// To be launched after a delay.
+    Waiting,
+    /// Asked for, not at the scheduler yet.
+    Starting,
+    /// Takes tasks.
+    Running,
+    /// Finishes what it runs.
+    Draining,
+    /// The platform ends it.
+    Stopping,
+}
+
+impl WorkerStage {
+    /// `waiting`, `starting`, `running`, `draining` or `stopping`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Draining => "draining",
+            Self::Stopping => "stopping",
+        }
+    }
+}
