@@ -392,10 +392,11 @@ impl State {
         if let Some(tell) = pool.launched.take() {
             let _ = tell.send(Err(Error::new(ErrorKind::Unavailable, format!("worker {name} ended at once: {cause}"))));
         }
+        let busy = !self.scheduler.is_empty(id);
         self.scheduler.worker_gone(id, Some(cause), now);
         self.dismiss(id, cause);
         if joined {
-            self.tell(&WorkerChange::Left { name, reason: cause.to_owned() });
+            self.tell(&WorkerChange::Left { name, reason: cause.to_owned(), busy });
         }
     }
 

@@ -149,7 +149,7 @@ async fn gather_waits_and_events_can_be_taken_over() {
 #[tokio::test]
 async fn a_scale_down_waits_for_what_runs() {
     let mut stage = Stage::new(threads(2, 1)).await;
-    stage.cluster.wait_for_workers(2).await.unwrap();
+    stage.cluster.wait_for_workers(2, Duration::from_secs(30)).await.unwrap();
     let (release, gate) = std::sync::mpsc::channel::<()>();
     let gate = Arc::new(std::sync::Mutex::new(gate));
     let busy = stage.run(sync(move |_, _| gate.lock().unwrap().recv().is_ok()));

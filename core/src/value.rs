@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn an_array_comes_apart_into_its_elements() {
-        let parts = (1, -7_i64, "text", vec![vec![1.5], vec![]], BTreeMap::from([("k", [0_u8; 300])]), "x".repeat(70_000), None::<()>);
+        let parts = (1, -7_i64, "text", vec![vec![1.5], vec![]], BTreeMap::from([("k", vec![0_u8; 300])]), "x".repeat(70_000), None::<()>);
         let bytes = encode(&parts).unwrap();
         let found = elements(&bytes).unwrap();
         assert_eq!(found.len(), 7);

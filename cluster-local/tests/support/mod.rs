@@ -26,7 +26,7 @@ pub struct Stage {
 impl Stage {
     pub async fn new(config: LocalConfig) -> Self {
         let workers = config.n_workers.unwrap_or(1);
-        let options = ClusterOptions { workers, ..ClusterOptions::default() };
+        let options = ClusterOptions { workers: Some(workers), ..ClusterOptions::default() };
         let cluster = Cluster::start(LocalCluster::from_config(config).unwrap(), options).await.unwrap();
         let session = cluster.engine().unwrap().open().await.unwrap();
         let events = session.events();

@@ -71,7 +71,7 @@ async fn the_last_handle_closes(subject: &Subject) -> Verdict {
 async fn a_closed_cluster_says_so(subject: &Subject) -> Verdict {
     let cluster = subject.cluster(1).await?;
     cluster.close().await?;
-    let error = cluster.wait_for_workers(2).await.expect_err("it is closed");
+    let error = cluster.wait_for_workers(2, Duration::from_secs(60)).await.expect_err("it is closed");
     assert_eq!(error.kind(), ErrorKind::Closed, "{error:?}");
     Ok(())
 }

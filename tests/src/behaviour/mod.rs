@@ -163,7 +163,7 @@ impl Subject {
     }
 
     fn recipe(&self, want: &Want) -> (Recipe, ClusterOptions) {
-        ((self.make)(want), ClusterOptions { workers: want.workers, ..(self.options)() })
+        ((self.make)(want), ClusterOptions { workers: Some(want.workers), ..(self.options)() })
     }
 
     /// A cluster of `workers` workers with one slot each, all of them here.
@@ -174,7 +174,7 @@ impl Subject {
     async fn start(&self, want: Want) -> Result<Cluster> {
         let (recipe, options) = self.recipe(&want);
         let cluster = Cluster::start(recipe, options).await?;
-        cluster.wait_for_workers(want.workers as usize).await?;
+        cluster.wait_for_workers(want.workers as usize, Duration::from_secs(60)).await?;
         Ok(cluster)
     }
 

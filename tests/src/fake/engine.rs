@@ -140,7 +140,8 @@ impl FakeEngine {
         if state.workers.remove(name).is_none() {
             return;
         }
-        state.tell(WorkerChange::Left { name: name.to_owned(), reason: reason.to_owned() });
+        let busy = state.tasks.values().any(|task| task.is_on(name));
+        state.tell(WorkerChange::Left { name: name.to_owned(), reason: reason.to_owned(), busy });
         let all = state.has(Defect::AllDie);
         let ran: Vec<Id> = state
             .tasks
