@@ -39,10 +39,12 @@
 mod annotate;
 mod arg;
 mod call;
+pub mod config;
 mod context;
 mod dynamic;
 mod entry;
 mod flow;
+pub mod flowfile;
 mod future;
 mod map;
 mod report;

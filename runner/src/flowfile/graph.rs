@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use super::plan::{Source, TaskPlan, Expr, Work, range_len};
+use super::plan::{Expr, Source, TaskPlan, Work, range_len};
 
 /// Before they are in order: indices are those of the file.
 pub(super) type Draft = TaskPlan;

@@ -16,7 +16,9 @@
 //! ```
 //!
 //! Reading is pure: [`FlowPlan::parse`] makes a typed plan or tells every mistake with its line and column; nothing is created.
+//! [`FlowPlan::run`] runs it on a [`crate::Flow`].
 
+mod execute;
 mod graph;
 mod parse;
 mod plan;
@@ -29,7 +31,7 @@ use remuda_core::error::Error;
 use serde_json::Map;
 
 pub use self::{
-    plan::{FlowPlan, Source, TaskPlan, Expr, Work},
+    plan::{Expr, FlowPlan, Source, TaskPlan, Work},
     schema::{Annotations, schema},
 };
 use crate::config::{self, Mistakes};

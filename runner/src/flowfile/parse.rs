@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{
     graph::{self, Draft},
-    plan::{FlowPlan, Source, TaskPlan, Expr, Work, range_len},
+    plan::{Expr, FlowPlan, Source, TaskPlan, Work, range_len},
     schema,
     template::{Scope, Templates, is_template},
 };
@@ -328,7 +328,11 @@ impl Parser<'_> {
             let argv = self.list(argv, &path.key("command"), locals);
             let env = self.members(raw.get("env"), &path.key("env"), locals);
             let mut tree = |key: &str| raw.get(key).filter(|v| !v.is_null()).map(|value| self.tree(value, &path.key(key), locals));
-            return Work::Command { argv, env, cwd: tree("cwd"), stdin: tree("stdin") };
+            let (cwd, stdin) = (tree("cwd"), tree("stdin"));
+            if !matches!(cwd, None | Some(Expr::Value(_) | Expr::Each(_))) {
+                self.report(&path.key("cwd"), At::Value, "a directory must be known before the run: a text, or a template");
+            }
+            return Work::Command { argv, env, cwd, stdin };
         }
         let target = rendered.get("python").and_then(Value::as_str).unwrap_or_default().to_owned();
         if let (Some(Value::String(_)), Err(text)) = (rendered.get("python"), python_target(&target)) {

@@ -1,0 +1,363 @@
+//! Runs a plan on a flow: submits what can be submitted, as early as it can be, and waits for all of it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+};
+
+use anyhow::anyhow;
+use remuda_core::{
+    task::{TaskError, TaskState},
+    value::Codec,
+};
+use serde_json::{Map, Value};
+
+use super::{
+    graph::same_length,
+    plan::{Expr, FlowPlan, Source, TaskPlan, Work, range_len},
+};
+use crate::{Annotate, Call, Flow, TaskFailed, TaskFuture, Tree, command, config::type_name, python};
+
+type Future = TaskFuture<Value>;
+
+impl FlowPlan {
+    /// Submits every task and answers with the flow's result. A mapped task is one message to the engine. A map over a result whose length
+    /// nobody knows before it is there is submitted then, with what needs it; nothing else waits for that.
+    ///
+    /// A failure ends what depends on it; the rest still runs to its end. Then the first failure, in the order of the file, is returned.
+    ///
+    /// # Errors
+    /// [`TaskFailed`], naming where the task stands; a map over something that is no list, or over lists that differ in length.
+    pub async fn run(&self, flow: &Flow) -> anyhow::Result<Value> {
+        let tasks = self.tasks.iter().map(|_| Submitted::Not).collect();
+        let mut run = Execution { plan: self, flow, tasks, lists: HashMap::new(), failures: Vec::new() };
+        loop {
+            let waiting = run.submit();
+            // Whichever ends first: what waits for it can go on.
+            let Some(ended) = flow.as_completed(waiting.values().cloned()).next().await else { break };
+            if let Some((task, _)) = waiting.iter().find(|(_, future)| future.key() == ended.key()) {
+                run.lists.insert(*task, List::of(ended).await);
+            }
+        }
+        run.finish().await
+    }
+}
+
+/// What became of a task so far.
+enum Submitted {
+    Not,
+    /// One call, whose result is the task's.
+    One(Future),
+    /// A call for each element.
+    Each(Vec<Future>),
+    /// It cannot be: what it maps over is not there, or not a list.
+    Never,
+}
+
+/// The result of a task that another one maps over.
+enum List {
+    Elements(Vec<Value>),
+    /// It is something else.
+    Other(String),
+    /// The task has ended well, but its result cannot come here.
+    Stuck(TaskFailed),
+    /// The task failed, which is told where all failures are.
+    Failed,
+}
+
+impl List {
+    async fn of(future: Future) -> Self {
+        let done = matches!(future.state(), TaskState::Done(_));
+        match future.await {
+            Ok(Value::Array(elements)) => Self::Elements(elements),
+            Ok(other) => Self::Other(format!("a {}", type_name(&other))),
+            Err(failed) if done => Self::Stuck(failed),
+            Err(_) => Self::Failed,
+        }
+    }
+}
+
+struct Execution<'a> {
+    plan: &'a FlowPlan,
+    flow: &'a Flow,
+    tasks: Vec<Submitted>,
+    lists: HashMap<usize, List>,
+    /// Index of the task, and of the call.
+    failures: Vec<(usize, usize, anyhow::Error)>,
+}
+
+/// What one name of a map runs over, with its length known.
+enum Column<'a> {
+    Items(&'a [Expr]),
+    Range(i64, i64, usize),
+    Futures(&'a [Future]),
+    Values(&'a [Value]),
+}
+
+impl Column<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Items(items) => items.len(),
+            Self::Range(.., len) => *len,
+            Self::Futures(futures) => futures.len(),
+            Self::Values(values) => values.len(),
+        }
+    }
+}
+
+enum Columns<'a> {
+    Ready(Vec<Column<'a>>),
+    /// Until this task is final.
+    Wait(usize, Future),
+    Failed(anyhow::Error),
+    /// A task it needs will never be submitted, or failed; that is told there.
+    Never,
+}
+
+impl Execution<'_> {
+    /// Submits what can be. Answers with the tasks whose lists the rest waits for.
+    fn submit(&mut self) -> BTreeMap<usize, Future> {
+        let plan = self.plan;
+        let mut waiting = BTreeMap::new();
+        for (at, task) in plan.tasks.iter().enumerate() {
+            if !matches!(self.tasks[at], Submitted::Not) {
+                continue;
+            }
+            let needs = task.needs();
+            if needs.iter().any(|need| matches!(self.tasks[*need], Submitted::Never)) {
+                self.tasks[at] = Submitted::Never;
+            } else if needs.iter().all(|need| !matches!(self.tasks[*need], Submitted::Not)) {
+                let submitted = match self.columns(task) {
+                    Columns::Ready(columns) => Ok(self.send(task, &columns)),
+                    Columns::Wait(task, future) => {
+                        waiting.insert(task, future);
+                        Ok(Submitted::Not)
+                    }
+                    Columns::Failed(error) => Err(error),
+                    Columns::Never => Ok(Submitted::Never),
+                };
+                self.tasks[at] = submitted.unwrap_or_else(|error| {
+                    self.failures.push((at, 0, error));
+                    Submitted::Never
+                });
+            }
+        }
+        waiting
+    }
+
+    fn columns<'s>(&'s self, task: &'s TaskPlan) -> Columns<'s> {
+        let mut columns = Vec::new();
+        for (name, source) in &task.map {
+            columns.push(match source {
+                Source::Items(items) => Column::Items(items),
+                Source::Range { start, stop, step } => Column::Range(*start, *step, range_len(*start, *stop, *step)),
+                Source::Task(index) => match (&self.tasks[*index], self.lists.get(index)) {
+                    (Submitted::Each(futures), _) => Column::Futures(futures),
+                    (Submitted::One(future), None) => return Columns::Wait(*index, future.clone()),
+                    (Submitted::One(_), Some(List::Elements(values))) => Column::Values(values),
+                    (Submitted::One(_), Some(List::Other(found))) => {
+                        let over = &self.plan.tasks[*index].id;
+                        return Columns::Failed(anyhow!(
+                            "{}: {}: maps `{name}` over ${over}, whose result is {found}, not a list",
+                            task.place,
+                            task.id
+                        ));
+                    }
+                    (Submitted::One(_), Some(List::Stuck(failed))) => {
+                        let failed = anyhow::Error::new(failed.clone());
+                        return Columns::Failed(failed.context(format!("{}: {}: nothing to map `{name}` over", task.place, task.id)));
+                    }
+                    _ => return Columns::Never,
+                },
+            });
+        }
+        let lengths: Vec<_> = task.map.iter().zip(&columns).map(|((name, _), column)| (name.clone(), column.len())).collect();
+        match same_length(&lengths) {
+            Ok(()) => Columns::Ready(columns),
+            Err(text) => Columns::Failed(anyhow!("{}: {}: {text}", task.place, task.id)),
+        }
+    }
+
+    fn send(&self, task: &TaskPlan, columns: &[Column<'_>]) -> Submitted {
+        let flow = self.flow.annotate(annotate(task));
+        match columns.first() {
+            None => Submitted::One(flow.submit(self.call(task, columns, 0))),
+            Some(first) => Submitted::Each(flow.submit_all((0..first.len()).map(|call| self.call(task, columns, call)))),
+        }
+    }
+
+    fn call(&self, task: &TaskPlan, columns: &[Column<'_>], call: usize) -> Call<Value> {
+        let tree = |expr: &Expr| self.tree(expr, columns, call);
+        let made = match &task.work {
+            Work::Python { target, args, kwargs } => {
+                let mut made = python(target.as_str());
+                if let Some(dir) = &self.plan.dir {
+                    made = made.path(dir);
+                }
+                made = args.iter().fold(made, |made, arg| made.arg(tree(arg)));
+                kwargs.iter().fold(made, |made, (name, arg)| made.kwarg(name, tree(arg))).call()
+            }
+            Work::Command { argv, env, cwd, stdin } => {
+                let mut made = command(argv.iter().map(tree));
+                made = env.iter().fold(made, |made, (name, value)| made.env(name, tree(value)));
+                if let Some(cwd) = cwd.as_ref().and_then(|cwd| self.directory(cwd, call)) {
+                    made = made.cwd(cwd);
+                }
+                if let Some(stdin) = stdin {
+                    made = made.stdin(tree(stdin));
+                }
+                json(made.call())
+            }
+        };
+        task.after.iter().flat_map(|after| self.futures(*after)).fold(made, |made, future| made.wait_for(future))
+    }
+
+    fn futures(&self, task: usize) -> &[Future] {
+        match &self.tasks[task] {
+            Submitted::One(future) => std::slice::from_ref(future),
+            Submitted::Each(futures) => futures,
+            Submitted::Not | Submitted::Never => &[],
+        }
+    }
+
+    fn directory(&self, cwd: &Expr, call: usize) -> Option<PathBuf> {
+        let text = match cwd {
+            Expr::Value(value) => value.as_str(),
+            Expr::Each(values) => values.get(call).and_then(Value::as_str),
+            _ => None, // the parser refuses it
+        }?;
+        Some(self.plan.dir.as_ref().map_or_else(|| text.into(), |dir| dir.join(text)))
+    }
+
+    fn tree(&self, expr: &Expr, columns: &[Column<'_>], call: usize) -> Tree {
+        match expr {
+            Expr::Value(value) => value.into(),
+            Expr::Task(index) => match &self.tasks[*index] {
+                Submitted::One(future) => future.into(),
+                _ => Tree::list(self.futures(*index)),
+            },
+            Expr::Each(values) => values.get(call).into(),
+            Expr::Element(at) => match &columns[*at] {
+                Column::Items(items) => self.tree(&items[call], columns, call),
+                // Bounded by the length, which was computed from the same three numbers.
+                Column::Range(start, step, _) => start.wrapping_add(step.wrapping_mul(call as i64)).into(),
+                Column::Futures(futures) => (&futures[call]).into(),
+                Column::Values(values) => (&values[call]).into(),
+            },
+            Expr::List(items) => Tree::list(items.iter().map(|item| self.tree(item, columns, call))),
+            Expr::Map(items) => Tree::map(items.iter().map(|(key, item)| (key, self.tree(item, columns, call)))),
+        }
+    }
+
+    /// Waits for every task, also for those that nobody reads; then for the result.
+    async fn finish(mut self) -> anyhow::Result<Value> {
+        // The result's futures stay; of the others each is let go when its task has ended.
+        let mut kept: Vec<Option<Submitted>> = self.plan.tasks.iter().map(|_| None).collect();
+        self.plan.result.tasks(&mut |index| {
+            kept[index] = match &self.tasks[index] {
+                Submitted::One(future) => Some(Submitted::One(future.clone())),
+                Submitted::Each(futures) => Some(Submitted::Each(futures.clone())),
+                Submitted::Not | Submitted::Never => None,
+            };
+        });
+        let mut places = HashMap::new();
+        let mut all = Vec::new();
+        for (at, submitted) in std::mem::take(&mut self.tasks).into_iter().enumerate() {
+            let futures = match submitted {
+                Submitted::One(future) => vec![future],
+                Submitted::Each(futures) => futures,
+                Submitted::Not | Submitted::Never => Vec::new(),
+            };
+            places.extend(futures.iter().enumerate().map(|(call, future)| (future.key(), (at, call))));
+            all.extend(futures);
+        }
+        let mut ended = self.flow.as_completed(all);
+        while let Some(future) = ended.next().await {
+            if let TaskState::Ended(error) = future.state()
+                && let Some((at, call)) = places.get(&future.key())
+            {
+                self.failed(*at, *call, &future, error);
+            }
+        }
+        if let Some(first) = self.failures.into_iter().min_by_key(|(at, call, _)| (*at, *call)) {
+            return Err(first.2);
+        }
+        value(&self.plan.result, &kept).await
+    }
+
+    fn failed(&mut self, at: usize, call: usize, future: &Future, error: TaskError) {
+        // Whoever failed first is told; what depends on it only repeats that.
+        if matches!(error, TaskError::UpstreamFailed { .. }) {
+            return;
+        }
+        let task = &self.plan.tasks[at];
+        let place = if task.is_mapped() { format!("{}: {}[{call}]", task.place, task.id) } else { format!("{}: {}", task.place, task.id) };
+        let failed = TaskFailed { key: future.key(), name: future.name().into(), error };
+        self.failures.push((at, call, anyhow::Error::new(failed).context(place)));
+    }
+}
+
+/// The result as it is written, with values for the tasks.
+async fn value(expr: &Expr, tasks: &[Option<Submitted>]) -> anyhow::Result<Value> {
+    Ok(match expr {
+        Expr::Value(value) => value.clone(),
+        Expr::Task(index) => match &tasks[*index] {
+            Some(Submitted::One(future)) => future.clone().await?,
+            Some(Submitted::Each(futures)) => {
+                let mut values = Vec::with_capacity(futures.len());
+                for future in futures {
+                    values.push(future.clone().await?);
+                }
+                Value::Array(values)
+            }
+            _ => Value::Null, // never submitted: that was a failure
+        },
+        Expr::List(items) => {
+            let mut values = Vec::with_capacity(items.len());
+            for item in items {
+                values.push(Box::pin(value(item, tasks)).await?);
+            }
+            Value::Array(values)
+        }
+        Expr::Map(items) => {
+            let mut members = Map::new();
+            for (key, item) in items {
+                members.insert(key.clone(), Box::pin(value(item, tasks)).await?);
+            }
+            Value::Object(members)
+        }
+        Expr::Element(_) | Expr::Each(_) => Value::Null, // only in mapped tasks
+    })
+}
+
+/// A command writes text, which is JSON's string.
+fn json(call: Call<String>) -> Call<Value> {
+    let Call { function, inputs, after, annotate, declared, form, .. } = call;
+    Call { function, inputs, after, annotate, declared, form, codec: Codec::serde() }
+}
+
+fn annotate(task: &TaskPlan) -> Annotate {
+    let from = &task.annotations;
+    let mut to = Annotate::new().named(&task.label);
+    if let Some(priority) = from.priority {
+        to = to.priority(priority);
+    }
+    if let Some(retries) = from.retries {
+        to = to.retries(retries);
+    }
+    if let Some(failures) = from.allowed_failures {
+        to = to.allowed_failures(failures);
+    }
+    if let Some(slots) = from.slots {
+        to = to.slots(slots);
+    }
+    if let Some(allow) = from.allow_other_workers {
+        to = to.allow_other_workers(allow);
+    }
+    if let Some(timeout) = from.timeout {
+        to = to.timeout(timeout.0);
+    }
+    let resources = from.resources.iter().flatten();
+    to = resources.fold(to, |to, (name, amount)| to.resource(name, *amount));
+    from.workers.iter().flatten().fold(to, |to, worker| to.worker(worker))
+}
