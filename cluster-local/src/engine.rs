@@ -302,7 +302,7 @@ impl Shared {
             state.dismiss(id, "stopped");
             state.pools.remove(&id);
             if let Some(name) = was_here {
-                state.tell(&WorkerChange::Left { name, reason: "stopped".to_owned() });
+                state.tell(&WorkerChange::Left { name, reason: "stopped".to_owned(), busy: false });
             }
         });
     }
