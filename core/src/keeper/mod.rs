@@ -34,7 +34,12 @@ use crate::{
 
 #[derive(Debug)]
 pub(crate) enum Command {
-    Scale { count: u32, victims: Vec<WorkerId> },
+    /// `number`: counts up, so that the handle knows when the status includes it.
+    Scale {
+        count: u32,
+        victims: Vec<WorkerId>,
+        number: u64,
+    },
     Close,
 }
 
@@ -71,6 +76,7 @@ pub(crate) struct Keeper {
     calls: JoinSet<Input>,
     fallbacks: HashMap<Id, Fallback>,
     listing: Option<Id>,
+    heard: u64,
     events: broadcast::Sender<ClusterEvent>,
     status: watch::Sender<ClusterStatus>,
 }
@@ -92,6 +98,7 @@ impl Keeper {
             calls: JoinSet::new(),
             fallbacks: HashMap::new(),
             listing: None,
+            heard: 0,
             events: setup.events,
             status: setup.status,
         }
@@ -114,7 +121,10 @@ impl Keeper {
             input = tokio::select! {
                 biased;
                 command = commands.recv(), if owned => match command {
-                    Some(Command::Scale { count, victims }) => Input::Scale { count, victims },
+                    Some(Command::Scale { count, victims, number }) => {
+                        self.heard = number;
+                        Input::Scale { count, victims }
+                    }
                     Some(Command::Close) | None => { owned = false; Input::Close }
                 },
                 Some(done) = self.calls.join_next_with_id() => self.answered(done),
@@ -143,6 +153,7 @@ impl Keeper {
         self.status.send_if_modified(|status| {
             let same = status.workers == workers
                 && status.wanted == wanted
+                && status.heard == self.heard
                 && status.failure.is_some() == failed.is_some()
                 && status.trouble.as_deref() == self.fleet.trouble();
             if same {
@@ -155,6 +166,7 @@ impl Keeper {
             let running = |worker: &&WorkerSnapshot| worker.stage == WorkerStage::Running;
             status.slots = workers.iter().filter(running).map(|worker| worker.slots).sum();
             (status.wanted, status.failure, status.workers) = (wanted, failed, workers);
+            status.heard = self.heard;
             status.trouble = self.fleet.trouble().map(str::to_owned);
             true
         });

@@ -32,6 +32,8 @@ pub struct ClusterStatus {
     pub trouble: Option<String>,
     /// What a finished close said.
     pub closed: Option<Result<CloseReport>>,
+    /// The last command that is in these figures.
+    pub(crate) heard: u64,
     pub(crate) info: Option<ClusterInfo>,
     pub(crate) engine: Option<Arc<dyn Engine>>,
 }

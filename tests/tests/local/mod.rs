@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use remuda_core::{class::ClusterClass, cluster::ClusterOptions, keeper::fleet::Limits};
+use remuda_core::{class::ClusterClass, cluster::{ClusterOptions, Limits}};
 use remuda_local::{LocalCluster, LocalConfig};
 use remuda_tests::{
     behaviour::{Ability, Subject},
