@@ -270,6 +270,13 @@ impl Shared {
         })
     }
 
+    /// A runner's children changed.
+    pub(crate) fn note_children(&self, runner: RunnerId, children: Vec<u32>) {
+        if let Some(handle) = self.state().runners.get_mut(&runner) {
+            handle.children = children;
+        }
+    }
+
     /// The last word of a runner's thread: it has no children any more.
     pub(crate) fn runner_ended(self: &Arc<Self>, runner: RunnerId) {
         self.update(|state, _| state.runners.remove(&runner));

@@ -6,13 +6,17 @@
 //!
 //! Limits: one machine, nothing is written to disk, nothing outlives the driver.
 
+mod calls;
+mod child;
 mod config;
 mod converter;
 mod engine;
+mod launch;
 mod machine;
 mod mailbox;
 mod manager;
 mod processes;
+mod python;
 mod refused;
 mod runner;
 mod scheduler;

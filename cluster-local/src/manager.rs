@@ -107,6 +107,9 @@ impl ClusterManager for LocalCluster {
         let Some(shared) = self.shared.get() else { return Ok(CloseReport::default()) };
         shared.shut_down();
         shared.wait_until(THREADS_END, |state| state.runners.is_empty()).await;
+        if let Some(thread) = shared.converter.thread() {
+            let _ = tokio::time::timeout(THREADS_END, tokio::task::spawn_blocking(move || thread.join())).await;
+        }
         let remaining = shared.threads_of(None);
         if !remaining.is_empty() {
             tracing::warn!(

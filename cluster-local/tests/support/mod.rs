@@ -1,5 +1,5 @@
 //! A cluster, a session on it, and its events.
-#![allow(dead_code)] // each test binary uses a part
+#![allow(dead_code, unreachable_pub)] // each test binary uses a part
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -25,6 +25,7 @@ pub struct Stage {
 
 impl Stage {
     pub async fn new(config: LocalConfig) -> Self {
+        prepare();
         let workers = config.n_workers.unwrap_or(1);
         let options = ClusterOptions { workers: Some(workers), ..ClusterOptions::default() };
         let cluster = Cluster::start(LocalCluster::from_config(config).unwrap(), options).await.unwrap();
@@ -92,6 +93,30 @@ impl Stage {
         let report = self.cluster.close().await.unwrap();
         assert!(report.remaining.is_empty(), "{report:?}");
     }
+}
+
+/// Lets this test binary be started again as a task host; each test file has a test of that name.
+pub fn prepare() {
+    remuda_core::host::init(vec!["host_entry".into(), "--exact".into(), "--nocapture".into()]);
+}
+
+/// Process ids of our children that are not zombies, and of all they have started.
+pub fn descendants() -> Vec<(u32, String)> {
+    let mut found = Vec::new();
+    let mut parents = vec![std::process::id()];
+    while let Some(parent) = parents.pop() {
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+            let Some((head, rest)) = stat.rsplit_once(')') else { continue };
+            let fields: Vec<&str> = rest.split_whitespace().collect();
+            if fields[1] == parent.to_string() {
+                found.push((pid, format!("{head}) {}", fields[0])));
+                parents.push(pid);
+            }
+        }
+    }
+    found
 }
 
 /// A closure over the inputs, for threads.

@@ -3,6 +3,10 @@
 //! It is the user's own binary, started again: [`init`] is the first thing its `main` calls (`#[remuda::main]`, `#[remuda::test]` and
 //! `remuda::init()` do). In the driver that sets a flag and returns; in a task host it serves until the control socket ends, and exits.
 
+mod command;
+mod serve;
+pub mod wire;
+
 use std::sync::OnceLock;
 
 use crate::{
@@ -38,7 +42,7 @@ static ARGS: OnceLock<Vec<String>> = OnceLock::new();
 /// on its command line (a test binary needs the name of a test that calls `init`).
 pub fn init(args: Vec<String>) {
     if is_host() {
-        std::process::exit(1); // replaced by serve
+        serve::serve();
     }
     let _ = ARGS.set(args);
 }
@@ -46,7 +50,14 @@ pub fn init(args: Vec<String>) {
 /// Whether this process was started as a task host.
 #[must_use]
 pub fn is_host() -> bool {
-    std::env::var(HOST_ENV).is_ok_and(|parent| parent == std::os::unix::process::parent_id().to_string())
+    let Ok(driver) = std::env::var(HOST_ENV) else { return false };
+    // A driver that was killed at once is not our parent any more; taking ourselves for a driver then would run the user's `main`.
+    let orphan = || !std::path::Path::new("/proc").join(&driver).exists() && stdin_is_socket();
+    driver == std::os::unix::process::parent_id().to_string() || orphan()
+}
+
+fn stdin_is_socket() -> bool {
+    rustix::fs::fstat(std::io::stdin()).is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_socket())
 }
 
 /// The command line arguments that make this binary a task host.
@@ -58,4 +69,29 @@ pub fn args() -> Result<&'static [String]> {
         Error::new(ErrorKind::ConfigInvalid, "worker processes are this program started again, and it is not prepared for that")
             .with_hint("put `#[remuda::main]` on `main`, `#[remuda::test]` on tests, or call `remuda::init()` first thing in `main`; or use `processes: false`")
     })
+}
+
+/// `signal 9 (SIGKILL)`.
+#[must_use]
+pub fn signal_name(signal: i32) -> String {
+    const NAMES: &[(i32, &str)] = &[
+        (1, "SIGHUP"),
+        (2, "SIGINT"),
+        (3, "SIGQUIT"),
+        (4, "SIGILL"),
+        (6, "SIGABRT"),
+        (7, "SIGBUS"),
+        (8, "SIGFPE"),
+        (9, "SIGKILL"),
+        (11, "SIGSEGV"),
+        (13, "SIGPIPE"),
+        (14, "SIGALRM"),
+        (15, "SIGTERM"),
+        (24, "SIGXCPU"),
+        (31, "SIGSYS"),
+    ];
+    match NAMES.iter().find(|(number, _)| *number == signal) {
+        Some((_, name)) => format!("signal {signal} ({name})"),
+        None => format!("signal {signal}"),
+    }
 }

@@ -1,0 +1,42 @@
+//! The command lines of the children.
+
+use std::{process::Command, sync::Arc};
+
+use remuda_core::{
+    error::{Error, ErrorKind, Result},
+    host::{self, HOST_ENV, wire::READY},
+};
+
+use crate::{child::Child, engine::Options};
+
+/// This very program, whatever has become of its file.
+const SELF: &str = "/proc/self/exe";
+
+/// The script every interpreter runs.
+const SCRIPT: &str = include_str!("python/host.py");
+
+pub(crate) fn host(options: &Options, worker: &Arc<str>) -> Result<Child> {
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new(SELF);
+    if let Some(name) = std::env::args_os().next() {
+        command.arg0(name);
+    }
+    command.args(host::args()?).envs(&options.env).env(HOST_ENV, std::process::id().to_string());
+    Child::spawn(&mut command, worker, Some(READY))
+}
+
+pub(crate) fn python(options: &Options, worker: &Arc<str>) -> Result<Child> {
+    let python = interpreter(options);
+    let mut command = Command::new(&python);
+    command.args(["-u", "-c", SCRIPT]).envs(&options.env).env_remove(HOST_ENV);
+    Child::spawn(&mut command, worker, None).map_err(|e| {
+        Error::new(ErrorKind::Unavailable, e.message().to_owned())
+            .with_context("worker", worker)
+            .with_hint("Python tasks need an interpreter: install python3, or name one with `python: ..` or REMUDA_PYTHON")
+    })
+}
+
+fn interpreter(options: &Options) -> String {
+    let named = options.python.clone().or_else(|| std::env::var("REMUDA_PYTHON").ok().filter(|name| !name.is_empty()));
+    named.unwrap_or_else(|| "python3".to_owned())
+}

@@ -1,0 +1,423 @@
+# Runs Python tasks for one slot, until its standard input, a socket, ends. Python 3.8 and later, standard library only.
+import asyncio, difflib, importlib, inspect, io, os, pickle, queue, signal, socket, struct, sys, threading, traceback
+
+PICKLE, ERROR = 1, 2
+LONGEST = 2**32 - 1
+
+
+class TaskFailed(Exception):
+    """The failure of another task, where a task allows for it."""
+
+    def __init__(self, state, message):
+        super().__init__(message)
+        self.state, self.message = state, message
+
+    def __reduce__(self):
+        return TaskFailed, (self.state, self.message)
+
+
+# ---- MessagePack
+
+def pack_into(out, v):
+    t = type(v)
+    if v is None:
+        out.append(b"\xc0")
+    elif t is bool:
+        out.append(b"\xc3" if v else b"\xc2")
+    elif t is int:
+        if 0 <= v < 128:
+            out.append(struct.pack("B", v))
+        elif -32 <= v < 0:
+            out.append(struct.pack("b", v))
+        elif v >= 0:
+            out.append(struct.pack(">BQ", 0xCF, v))
+        else:
+            out.append(struct.pack(">Bq", 0xD3, v))
+    elif t is float:
+        out.append(struct.pack(">Bd", 0xCB, v))
+    elif t is str:
+        data = v.encode()
+        n = len(data)
+        out.append(struct.pack("B", 0xA0 | n) if n < 32 else struct.pack(">BI", 0xDB, n))
+        out.append(data)
+    elif t is bytes:
+        out.append(struct.pack(">BI", 0xC6, len(v)))
+        out.append(v)
+    elif t is list:
+        n = len(v)
+        out.append(struct.pack("B", 0x90 | n) if n < 16 else struct.pack(">BI", 0xDD, n))
+        for item in v:
+            pack_into(out, item)
+    else:
+        n = len(v)
+        out.append(struct.pack("B", 0x80 | n) if n < 16 else struct.pack(">BI", 0xDF, n))
+        for key, item in v.items():
+            pack_into(out, key)
+            pack_into(out, item)
+
+
+def own_pack(v):
+    out = []
+    pack_into(out, v)
+    return b"".join(out)
+
+
+FIXED = {0xCA: ">f", 0xCB: ">d", 0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q", 0xD0: ">b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"}
+SIZED = {0xC4: "B", 0xC5: "H", 0xC6: "I", 0xC7: "B", 0xC8: "H", 0xC9: "I", 0xD9: "B", 0xDA: "H", 0xDB: "I",
+         0xDC: "H", 0xDD: "I", 0xDE: "H", 0xDF: "I"}
+
+
+class Unpacker:
+    def __init__(self, data, hook):
+        self.data, self.at, self.hook = memoryview(data), 0, hook
+
+    def take(self, n):
+        self.at += n
+        return self.data[self.at - n:self.at]
+
+    def number(self, form):
+        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+
+    def items(self, n):
+        return [self.value() for _ in range(n)]
+
+    def pairs(self, n):
+        return {self.value(): self.value() for _ in range(n)}
+
+    def value(self):
+        b = self.take(1)[0]
+        if b < 0x80:
+            return b
+        if b < 0x90:
+            return self.pairs(b & 15)
+        if b < 0xA0:
+            return self.items(b & 15)
+        if b < 0xC0:
+            return str(self.take(b & 31), "utf-8")
+        if b >= 0xE0:
+            return b - 256
+        if b in (0xC0, 0xC2, 0xC3):
+            return {0xC0: None, 0xC2: False, 0xC3: True}[b]
+        if b in FIXED:
+            return self.number(FIXED[b])
+        if 0xD4 <= b <= 0xD8:
+            return self.extension(1 << (b - 0xD4))
+        n = self.number(">" + SIZED[b])
+        if b <= 0xC6:
+            return bytes(self.take(n))
+        if b <= 0xC9:
+            return self.extension(n)
+        if b <= 0xDB:
+            return str(self.take(n), "utf-8")
+        return self.items(n) if b <= 0xDD else self.pairs(n)
+
+    def extension(self, n):
+        kind = self.number("b")
+        return self.hook(kind, bytes(self.take(n)))
+
+
+def own_unpack(data, hook):
+    return Unpacker(data, hook).value()
+
+
+try:
+    import msgpack
+
+    def pack(v):
+        return msgpack.packb(v, use_bin_type=True)
+
+    def unpack(data, hook):
+        n = max(len(data), 1)
+        return msgpack.unpackb(data, raw=False, strict_map_key=False, ext_hook=hook, max_bin_len=n, max_str_len=n, max_ext_len=n,
+                               max_array_len=n, max_map_len=n)
+except Exception:
+    pack, unpack = own_pack, own_unpack
+
+
+def fill(kind, data):
+    if kind == PICKLE:
+        return pickle.loads(data)
+    error = unpack(data, fill)
+    return TaskFailed(error["state"], error["message"])
+
+
+# ---- values
+
+def is_plain(v):
+    t = type(v)
+    if v is None or t is bool or t is float or t is bytes:
+        return True
+    if t is str:
+        return v.isascii() or "\ud800" > max(v) or encodes(v)
+    if t is int:
+        return -(2**63) <= v < 2**64
+    if t is list:
+        return all(map(is_plain, v))
+    if t is dict:
+        return all(type(k) is str and is_plain(k) for k in v) and all(map(is_plain, v.values()))
+    return False
+
+
+def encodes(text):
+    try:
+        text.encode()
+        return True
+    except UnicodeEncodeError:
+        return False
+
+
+def name_of(t):
+    return t.__qualname__ if t.__module__ in ("builtins", "__main__") else t.__module__ + "." + t.__qualname__
+
+
+def answer(value):
+    try:
+        plain = is_plain(value)
+    except RecursionError:
+        plain = False
+    if plain:
+        return {"Done": pack(value)}
+    name = name_of(type(value))
+    try:
+        return {"Object": {"pickle": pickle.dumps(value, protocol=5), "type_name": name}}
+    except Exception as e:
+        return {"Failed": {"kind": type(e).__name__, "message": "the result of type `%s` cannot be pickled: %s" % (name, e),
+                           "traceback": None, "exit_code": None}}
+
+
+class NotPlain(Exception):
+    pass
+
+
+def key_of(k):
+    k = to_plain(k)
+    if type(k) is str:
+        return k
+    if k is None or type(k) in (bool, int, float):
+        return {None: "null", True: "true", False: "false"}.get(k, str(k)) if k is None or type(k) is bool else str(k)
+    raise NotPlain("a dictionary's keys of type `%s` have no plain form" % name_of(type(k)))
+
+
+def to_plain(v):
+    import collections, dataclasses, datetime, decimal, enum, fractions, pathlib, uuid
+    t = type(v)
+    module = t.__module__.split(".")[0]
+    if module == "numpy" and hasattr(v, "tolist"):
+        return to_plain(v.tolist())
+    if isinstance(v, enum.Enum):
+        return to_plain(v.value)
+    if v is None or isinstance(v, bool):
+        return v
+    if isinstance(v, int):
+        v = int(v)
+        if is_plain(v):
+            return v
+        raise NotPlain("an int of more than 64 bits has no plain form")
+    if isinstance(v, float):
+        return float(v)
+    if isinstance(v, str):
+        v = str.__str__(v)
+        if encodes(v):
+            return v
+        raise NotPlain("a str with lone surrogates has no plain form")
+    if isinstance(v, (bytes, bytearray, memoryview)):
+        return bytes(v)
+    if dataclasses.is_dataclass(v) and not isinstance(v, type):
+        return {f.name: to_plain(getattr(v, f.name)) for f in dataclasses.fields(v)}
+    if isinstance(v, tuple) and hasattr(v, "_asdict"):
+        return {k: to_plain(item) for k, item in v._asdict().items()}
+    if isinstance(v, dict):
+        return {key_of(k): to_plain(item) for k, item in v.items()}
+    if isinstance(v, (set, frozenset)):
+        try:
+            v = sorted(v)
+        except Exception:
+            pass
+        return [to_plain(item) for item in v]
+    if isinstance(v, (list, tuple, range, collections.deque)):
+        return [to_plain(item) for item in v]
+    if isinstance(v, (datetime.datetime, datetime.date, datetime.time)):
+        return v.isoformat()
+    if isinstance(v, datetime.timedelta):
+        return v.total_seconds()
+    if isinstance(v, (pathlib.PurePath, decimal.Decimal, uuid.UUID, fractions.Fraction)):
+        return str(v)
+    raise NotPlain("a Python object of type `%s` has no plain form" % name_of(t))
+
+
+def convert(request):
+    add_paths(request["path"])
+    try:
+        value = pickle.loads(request["pickle"])
+    except Exception as e:
+        return {"Refused": {"message": "a pickled object cannot be read again: %s: %s" % (type(e).__name__, e)}}
+    try:
+        return {"Done": pack(to_plain(value))}
+    except NotPlain as e:
+        name = name_of(type(value))
+        text = str(e) if "`%s`" % name in str(e) else "%s (inside a `%s`)" % (e, name)
+        return {"Refused": {"message": text + "; return lists, dicts, text and numbers instead"}}
+    except RecursionError:
+        return {"Refused": {"message": "a Python object of type `%s` is nested too deeply, or contains itself" % name_of(type(value))}}
+
+
+# ---- functions
+
+class Lookup(Exception):
+    pass
+
+
+def add_paths(paths):
+    for p in reversed(paths):
+        if p not in sys.path:
+            sys.path.insert(0, p)
+
+
+FUNCTIONS = {}
+
+
+def find(target):
+    if target in FUNCTIONS:
+        return FUNCTIONS[target]
+    module_name, _, attributes = target.partition(":")
+    if not module_name or not attributes:
+        raise Lookup("`%s` does not name a function; write `package.module:function`" % target)
+    importlib.invalidate_caches()
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as e:
+        if e.name is None or not (module_name == e.name or module_name.startswith(e.name + ".")):
+            raise
+        raise Lookup("there is no Python module `%s`; searched in %s" % (e.name, ", ".join(p or os.getcwd() for p in sys.path))) from None
+    thing, at = module, "module `%s`" % module_name
+    for name in attributes.split("."):
+        try:
+            thing, at = getattr(thing, name), "%s.%s" % (at, name)
+        except AttributeError:
+            near = difflib.get_close_matches(name, [n for n in dir(thing) if not n.startswith("_")], 1)
+            hint = "; did you mean `%s`?" % near[0] if near else ""
+            raise Lookup("%s has no `%s`%s" % (at, name, hint) + (" (%s)" % module.__file__ if getattr(module, "__file__", None) else "")) from None
+    if not callable(thing):
+        raise Lookup("`%s` is not a function but of type `%s`" % (target, name_of(type(thing))))
+    FUNCTIONS[target] = thing
+    return thing
+
+
+def failed(e):
+    # Without the frames of this script: they are not the user's.
+    tb = e.__traceback__
+    while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
+        tb = tb.tb_next
+    message = "exit code %r" % (e.code,) if isinstance(e, SystemExit) else safe_str(e)
+    if isinstance(e, Lookup):
+        return {"Failed": {"kind": None, "message": message, "traceback": None, "exit_code": None}}
+    try:
+        text = "".join(traceback.format_exception(type(e), e, tb)).rstrip()
+    except Exception:
+        text = None
+    clean = lambda s: s if s is None else s.encode("utf-8", "replace").decode()
+    return {"Failed": {"kind": type(e).__name__, "message": clean(message), "traceback": clean(text), "exit_code": None}}
+
+
+def safe_str(e):
+    try:
+        return str(e)
+    except Exception:
+        return "(its text cannot be had)"
+
+
+def call(request):
+    add_paths(request["path"])
+    function = find(request["target"])
+    args, kwargs = unpack(request["args"], fill)
+    result = function(*args, **kwargs)
+    if inspect.isawaitable(result):
+        async def waits():
+            return await result
+        result = asyncio.run(waits())
+    return answer(result)
+
+
+# ---- the process
+
+class State:
+    busy = False
+
+
+def interrupted(_signal, _frame):
+    if State.busy:
+        raise KeyboardInterrupt()
+
+
+def read(sock, n):
+    data = bytearray(n)
+    view, at = memoryview(data), 0
+    while at < n:
+        got = sock.recv_into(view[at:])
+        if got == 0:
+            raise EOFError()
+        at += got
+    return data
+
+
+def listen(sock, requests):
+    try:
+        while True:
+            n = struct.unpack("<I", read(sock, 4))[0]
+            requests.put(read(sock, n))
+    except BaseException:
+        pass
+    if State.busy:
+        # In the middle of a task that nobody waits for: with everything it has started.
+        os.killpg(os.getpgrp(), signal.SIGKILL) if os.getpgrp() == os.getpid() else os._exit(1)
+    requests.put(None)
+
+
+def say(sock, reply):
+    data = pack(reply)
+    if len(data) > LONGEST:
+        data = pack({"Refused": {"message": "%d bytes are more than the 4 GiB that one value between processes may have" % len(data)}})
+    sock.sendall(struct.pack("<I", len(data)))
+    sock.sendall(data)
+
+
+def handle(data):
+    # Interrupts count only in here.
+    try:
+        try:
+            State.busy = True
+            (kind, request), = unpack(bytes(data), fill).items()
+            return call(request) if kind == "Call" else convert(request)
+        finally:
+            State.busy = False
+    except BaseException as e:
+        return failed(e)
+
+
+def main():
+    sock = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    signal.signal(signal.SIGINT, interrupted)
+    say(sock, {"Hello": {"version": list(sys.version_info[:3])}})
+    requests = queue.SimpleQueue()
+    threading.Thread(target=listen, args=(sock, requests), daemon=True).start()
+    while True:
+        data = requests.get()
+        if data is None:
+            break
+        reply = handle(data)
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except Exception:
+                pass
+        say(sock, reply)
+
+
+__file__ = (lambda: 0).__code__.co_filename
+if __name__ == "__main__":
+    main()

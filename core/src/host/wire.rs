@@ -1,0 +1,155 @@
+//! What a task host and its driver say to each other: frames of a little-endian length and one MessagePack value.
+//!
+//! The driver sends a [`Request`] and waits for one final [`Reply`]; only [`Request::Cancel`] may come in between. The channel is the
+//! host's standard input, a socket; nothing is ever said on standard output, which belongs to the tasks.
+
+use std::io::{self, ErrorKind as Io, Read, Write};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    task::{Failure, Key},
+    value,
+};
+
+/// Raised with every change of these types.
+pub const VERSION: u32 = 1;
+
+/// The host writes this line to standard output when it takes over: what was printed before (by a test harness, by the user's
+/// static initialisers) is not a task's output.
+pub const READY: &str = "\u{1e}remuda task host ready";
+
+/// The longest frame.
+pub const LONGEST: usize = u32::MAX as usize;
+
+/// To the host.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Run a Rust function.
+    Call {
+        /// As registered.
+        function: String,
+        /// MessagePack array of the arguments.
+        args: Bytes,
+        /// Which task.
+        key: Key,
+        /// Which attempt at it.
+        attempt: u32,
+        /// Scheduler name of the worker.
+        worker: String,
+    },
+    /// Run a program.
+    Command {
+        /// A [`crate::task::CommandCall`] as MessagePack.
+        call: Bytes,
+    },
+    /// What runs is to end soon.
+    Cancel,
+}
+
+/// From the host.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// The first one, unasked.
+    Hello {
+        /// [`VERSION`].
+        version: u32,
+        /// The host's process id.
+        pid: u32,
+        /// Name and signature of every registered task.
+        tasks: Vec<(String, String)>,
+    },
+    /// The running command's process group, to be killed if the host dies.
+    Group(u32),
+    /// The result as MessagePack.
+    Done(Bytes),
+    /// The task failed.
+    Failed(Failure),
+    /// It ended because it was told to.
+    Cancelled,
+    /// It could not be run, or its result cannot be sent.
+    Refused {
+        /// It is the type of the result that does not go over a process border.
+        unserializable: bool,
+        /// What.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+}
+
+/// One message as a frame.
+///
+/// # Errors
+/// [`ErrorKind::Unserializable`] when it is longer than [`LONGEST`]: nothing is cut off.
+pub fn frame<T: Serialize>(message: &T) -> Result<Vec<u8>> {
+    let mut frame = vec![0; 4];
+    let mut out = rmp_serde::Serializer::new(&mut frame).with_struct_map();
+    message.serialize(&mut out).map_err(|e| Error::new(ErrorKind::Unexpected, "a message to a task host").with_source(e))?;
+    let length = u32::try_from(frame.len() - 4).map_err(|_| too_long(frame.len()))?;
+    frame[..4].copy_from_slice(&length.to_le_bytes());
+    Ok(frame)
+}
+
+/// For values that do not fit into one frame.
+#[must_use]
+pub fn too_long(bytes: usize) -> Error {
+    Error::new(ErrorKind::Unserializable, format!("{bytes} bytes are more than the 4 GiB that one value between processes may have"))
+        .with_hint("pass a file name instead, or use `processes: false`")
+}
+
+/// Writes one message.
+///
+/// # Errors
+/// When the other side is gone; or as [`frame`], as an error of kind `InvalidData`.
+pub fn write<T: Serialize>(to: &mut impl Write, message: &T) -> io::Result<()> {
+    let frame = frame(message).map_err(|e| io::Error::new(Io::InvalidData, e))?;
+    to.write_all(&frame)
+}
+
+/// Reads one message; `None` at the end.
+///
+/// # Errors
+/// When the other side is gone in the middle of a message, or it is not one.
+pub fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Option<T>> {
+    let mut length = [0; 4];
+    match from.read_exact(&mut length) {
+        Ok(()) => {}
+        Err(e) if e.kind() == Io::UnexpectedEof => return Ok(None),
+        Err(e) => return Err(e),
+    }
+    // Not allocated on the word of the other side alone.
+    let mut body = Vec::new();
+    let length = u64::from(u32::from_le_bytes(length));
+    if from.take(length).read_to_end(&mut body)? as u64 != length {
+        return Err(Io::UnexpectedEof.into());
+    }
+    value::decode(&body).map(Some).map_err(|e| io::Error::new(Io::InvalidData, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_a_length_and_a_map() {
+        let frame = frame(&Reply::Done(Bytes::from_static(b"\x2a"))).unwrap();
+        // {"Done": bin 1 [42]}: the golden bytes another language has to read.
+        assert_eq!(frame, b"\x09\0\0\0\x81\xa4Done\xc4\x01\x2a");
+        assert!(matches!(read::<Reply>(&mut &frame[..]).unwrap(), Some(Reply::Done(value)) if value[..] == [0x2a]));
+        assert!(read::<Reply>(&mut &frame[..0]).unwrap().is_none());
+        assert!(read::<Reply>(&mut &frame[..7]).is_err(), "cut off in the middle");
+    }
+
+    #[test]
+    fn every_request_survives_the_way() {
+        let call = Request::Call { function: "a::b".into(), args: vec![0x90].into(), key: Key(7), attempt: 1, worker: "0-0".into() };
+        for request in [call, Request::Command { call: vec![0x80].into() }, Request::Cancel] {
+            let text = format!("{request:?}");
+            let back: Request = read(&mut &frame(&request).unwrap()[..]).unwrap().unwrap();
+            assert_eq!(format!("{back:?}"), text);
+        }
+    }
+}
