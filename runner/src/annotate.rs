@@ -18,6 +18,7 @@ use remuda_core::{
 /// assert_eq!(both, Annotate::new().priority(10).resource("GPU", 1.0));
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
+#[must_use]
 pub struct Annotate {
     priority: Option<i64>,
     retries: Option<u32>,
@@ -34,63 +35,54 @@ pub struct Annotate {
 macro_rules! annotation_setters {
     ($($field:tt)*) => {
         /// Higher first, across all workers. Default 0.
-        #[must_use]
         pub fn priority(mut self, priority: i64) -> Self {
             self.$($field)*.set_priority(priority);
             self
         }
 
         /// How often the task is tried again after it failed by itself. Default 0.
-        #[must_use]
         pub fn retries(mut self, retries: u32) -> Self {
             self.$($field)*.set_retries(retries);
             self
         }
 
         /// How often it is tried again after its worker was lost. Default: the cluster's (3).
-        #[must_use]
         pub fn allowed_failures(mut self, failures: u32) -> Self {
             self.$($field)*.set_allowed_failures(failures);
             self
         }
 
         /// An abstract resource of the worker, held while the task runs. May be called for several.
-        #[must_use]
         pub fn resource(mut self, name: impl Into<String>, amount: f64) -> Self {
             self.$($field)*.set_resource(name.into(), amount);
             self
         }
 
         /// Slots held while it runs. Default 1; 0 for a task that only waits.
-        #[must_use]
         pub fn slots(mut self, slots: u32) -> Self {
             self.$($field)*.set_slots(slots);
             self
         }
 
         /// A worker it may run on, by name, index or host. May be called for several.
-        #[must_use]
         pub fn worker(mut self, worker: impl std::fmt::Display) -> Self {
             self.$($field)*.set_worker(worker.to_string());
             self
         }
 
         /// The workers named are a preference, not a condition.
-        #[must_use]
         pub fn allow_other_workers(mut self, allow: bool) -> Self {
             self.$($field)*.set_allow_other_workers(allow);
             self
         }
 
         /// How long one attempt may run; after that the task has failed.
-        #[must_use]
         pub fn timeout(mut self, timeout: std::time::Duration) -> Self {
             self.$($field)*.set_timeout(timeout);
             self
         }
 
         /// The name shown for the task. Default: the function's.
-        #[must_use]
         pub fn named(mut self, name: impl Into<String>) -> Self {
             self.$($field)*.set_name(name.into());
             self
@@ -101,7 +93,6 @@ pub(crate) use annotation_setters;
 
 impl Annotate {
     /// Nothing set.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
@@ -143,7 +134,6 @@ impl Annotate {
     }
 
     /// These, and where they say nothing, `outer`.
-    #[must_use]
     pub fn over(self, outer: &Self) -> Self {
         Self {
             priority: self.priority.or(outer.priority),

@@ -111,7 +111,7 @@ pub(crate) fn inputs_of(inputs: &[ArgInput]) -> Vec<Input> {
 #[derive(Default)]
 pub struct Builder {
     inputs: Vec<ArgInput>,
-    templates: Vec<(&'static str, Box<dyn FnOnce() -> Result<Template> + Send>)>,
+    templates: Vec<(&'static str, Args)>,
 }
 
 impl fmt::Debug for Builder {

@@ -15,10 +15,8 @@ use crate::runner::RunError;
 /// branch off. Returns at once in the driver; in a worker process it serves tasks and never returns.
 ///
 /// ```no_run
-/// fn main() {
-///     remuda::init();
-///     // ...
-/// }
+/// remuda::init();
+/// // ... the rest of `main`
 /// ```
 pub fn init() {
     host::init(Vec::new());

@@ -30,14 +30,20 @@ pub struct Flow {
     run: Arc<Run>,
     scope: Arc<Annotate>,
     /// The annotations last built: a map's calls nearly always share them.
-    last: Arc<Mutex<Option<(Annotate, Arc<Annotations>)>>>,
+    last: Arc<Mutex<Option<Built>>>,
 }
+
+/// Annotations as written, and as the engine takes them.
+type Built = (Annotate, Arc<Annotations>);
 
 impl fmt::Debug for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Flow").field("scope", &self.scope).finish_non_exhaustive()
     }
 }
+
+/// Futures that are final, and those that are not.
+pub type Waited<'f, T> = (Vec<&'f TaskFuture<T>>, Vec<&'f TaskFuture<T>>);
 
 impl Flow {
     pub(crate) fn of(run: Arc<Run>) -> Self {
@@ -153,11 +159,7 @@ impl Flow {
 
     /// Waits until every future is final, or `timeout` is over. Answers with those final and those not, in the order given; fails for
     /// nothing, as each future knows how its task ended.
-    pub async fn wait<'f, T>(
-        &self,
-        futures: &'f [TaskFuture<T>],
-        timeout: Option<Duration>,
-    ) -> (Vec<&'f TaskFuture<T>>, Vec<&'f TaskFuture<T>>) {
+    pub async fn wait<'f, T>(&self, futures: &'f [TaskFuture<T>], timeout: Option<Duration>) -> Waited<'f, T> {
         let all = async {
             for future in futures {
                 future.done().await;
@@ -259,9 +261,5 @@ impl Flow {
             body.as_mut().poll(cx)
         })
         .await
-    }
-
-    pub(crate) fn inner(&self) -> &Arc<Run> {
-        &self.run
     }
 }

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -70,8 +70,11 @@ pub struct TaskFuture<T> {
     pub(crate) cell: Arc<Cell>,
     pub(crate) name: Arc<str>,
     pub(crate) codec: Codec<T>,
-    gather: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>>,
+    /// In a mutex only to be `Sync`; it is never locked.
+    gather: Mutex<Option<Gather>>,
 }
+
+type Gather = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 impl<T> fmt::Debug for TaskFuture<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -87,7 +90,7 @@ impl<T> Clone for TaskFuture<T> {
 
 impl<T> TaskFuture<T> {
     pub(crate) fn new(held: Arc<Held>, cell: Arc<Cell>, name: Arc<str>, codec: Codec<T>) -> Self {
-        Self { held, cell, name, codec, gather: None }
+        Self { held, cell, name, codec, gather: Mutex::default() }
     }
 
     /// The task's key, unique in its run.
@@ -137,18 +140,19 @@ impl<T> TaskFuture<T> {
     /// The value in a form that can be read here: what is still a Python object is converted first.
     fn poll_value(&mut self, cx: &mut Context<'_>) -> Poll<Result<Value, TaskFailed>> {
         loop {
-            if let Some(gather) = &mut self.gather {
-                let outcome = ready!(gather.as_mut().poll(cx));
-                self.gather = None;
+            let gather = self.gather.get_mut().unwrap_or_else(PoisonError::into_inner);
+            if let Some(running) = gather {
+                let outcome = ready!(running.as_mut().poll(cx));
+                *gather = None;
                 return Poll::Ready(outcome.map_err(|error| self.failed(error)));
             }
             match ready!(self.poll_final(cx)) {
                 TaskState::Done(Value::Python(_)) => {
                     let (session, key) = (self.held.run.session.clone(), self.held.key);
-                    self.gather = Some(Box::pin(async move {
+                    self.gather = Mutex::new(Some(Box::pin(async move {
                         let mut values = session.gather(&[key]).await?;
                         values.pop().ok_or(TaskError::Cancelled)
-                    }));
+                    })));
                 }
                 TaskState::Done(value) => return Poll::Ready(Ok(value)),
                 TaskState::Ended(error) => return Poll::Ready(Err(self.failed(error))),

@@ -38,6 +38,7 @@
 
 mod annotate;
 mod arg;
+mod builder;
 mod call;
 pub mod config;
 mod context;
@@ -54,11 +55,12 @@ mod wait;
 
 pub use annotate::Annotate;
 pub use arg::{AllowFailure, Arg, allow_failure};
+pub use builder::Builder;
 pub use call::Call;
 pub use context::TaskContext;
 pub use dynamic::{CommandCall, PythonCall, Tree, command, python};
 pub use entry::{MainResult, exit_code, init, leave};
-pub use flow::Flow;
+pub use flow::{Flow, Waited};
 pub use future::{TaskFailed, TaskFuture};
 pub use map::{Cells, Column, MapInputs, Unmapped, unmapped};
 pub use remuda_core::{
@@ -74,7 +76,7 @@ pub use remuda_macros::{main, task, test};
 pub use remuda_registry::Registry;
 pub use report::{Counts, RunReport};
 pub use run::Held;
-pub use runner::{Builder, DEFAULT_CLASS, Finished, RunError, Scope, TaskRunner};
+pub use runner::{Finished, RunError, Scope, TaskRunner};
 pub use wait::AsCompleted;
 
 /// The cluster classes of this machine.

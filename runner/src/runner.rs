@@ -20,6 +20,7 @@ use remuda_registry::Registry;
 use tokio::sync::Mutex;
 
 use crate::{
+    config::Address,
     flow::Flow,
     future::TaskFailed,
     report::{Counts, RunReport},
@@ -53,19 +54,20 @@ use crate::{
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct TaskRunner(Arc<Inner>);
+pub struct TaskRunner(pub(crate) Arc<Inner>);
 
-struct Inner {
-    mode: Mode,
-    registry: Registry,
-    options: ClusterOptions,
-    scope: Scope,
-    shared: Mutex<Option<Cluster>>,
+pub(crate) struct Inner {
+    pub(crate) mode: Mode,
+    pub(crate) registry: Registry,
+    pub(crate) options: ClusterOptions,
+    pub(crate) scope: Scope,
+    pub(crate) shared: Mutex<Option<Cluster>>,
 }
 
-enum Mode {
+#[derive(Debug)]
+pub(crate) enum Mode {
     Temporary { class: ClassRef, kwargs: Kwargs },
-    Existing { address: String },
+    Existing { address: Address },
 }
 
 /// How long a cluster lives.
@@ -89,98 +91,7 @@ impl fmt::Debug for TaskRunner {
     }
 }
 
-/// Settings of a [`TaskRunner`].
-#[derive(Debug)]
-#[must_use]
-pub struct Builder {
-    class: Option<ClassRef>,
-    kwargs: Kwargs,
-    address: Option<String>,
-    registry: Option<Registry>,
-    options: ClusterOptions,
-    scope: Scope,
-}
-
-impl Builder {
-    /// The cluster class: a path (`"local::LocalCluster"`), a typed configuration (`LocalConfig { .. }`), [`ClassRef::of`] a type, or
-    /// [`ClassRef::from_fn`] a factory. Default: `local::LocalCluster`.
-    pub fn cluster(mut self, class: impl Into<ClassRef>) -> Self {
-        self.class = Some(class.into());
-        self
-    }
-
-    /// Keyword arguments of the class, where it was given by path, by type or as a factory.
-    pub fn cluster_kwargs(mut self, kwargs: impl Into<Kwargs>) -> Self {
-        self.kwargs = kwargs.into();
-        self
-    }
-
-    /// An existing cluster instead of a temporary one.
-    pub fn address(mut self, address: impl Into<String>) -> Self {
-        self.address = Some(address.into());
-        self
-    }
-
-    /// The classes that paths may name. Default: [`Registry::with_builtins`].
-    pub fn registry(mut self, registry: Registry) -> Self {
-        self.registry = Some(registry);
-        self
-    }
-
-    /// How long a cluster lives. Default: [`Scope::Run`].
-    pub fn scope(mut self, scope: Scope) -> Self {
-        self.scope = scope;
-        self
-    }
-
-    /// Deadlines and other settings of the cluster's keeper.
-    pub fn options(mut self, options: ClusterOptions) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// The runner. Everything that can be checked without creating anything is checked here.
-    ///
-    /// # Errors
-    /// [`ErrorKind::UnknownClass`]; [`ErrorKind::ConfigInvalid`] with every mistake in the keyword arguments, or a class beside an
-    /// address; [`ErrorKind::Unsupported`] for an address whose protocol this build does not speak.
-    pub fn build(self) -> Result<TaskRunner> {
-        let mode = match (self.class, self.address) {
-            (Some(class), Some(address)) => {
-                let text = format!("`cluster_class` ({class:?}) beside `address` ({address}): a run has one cluster");
-                return Err(Error::new(ErrorKind::ConfigInvalid, text).with_hint("leave out one of them"));
-            }
-            (None, Some(_)) if self.kwargs != Kwargs::new() => {
-                return Err(Error::new(ErrorKind::ConfigInvalid, "`cluster_kwargs` beside `address`: an existing cluster is not made")
-                    .with_hint("leave out one of them"));
-            }
-            (None, Some(address)) => Mode::Existing { address },
-            (class, None) => Mode::Temporary { class: class.unwrap_or_else(|| DEFAULT_CLASS.into()), kwargs: self.kwargs },
-        };
-        let registry = self.registry.unwrap_or_else(Registry::with_builtins);
-        let (options, scope) = (self.options, self.scope);
-        let runner = TaskRunner(Arc::new(Inner { mode, registry, options, scope, shared: Mutex::default() }));
-        runner.recipe()?;
-        Ok(runner)
-    }
-}
-
-/// What a flow runs on when nothing is configured.
-pub const DEFAULT_CLASS: &str = "local::LocalCluster";
-
 impl TaskRunner {
-    /// Settings to choose.
-    pub fn builder() -> Builder {
-        Builder {
-            class: None,
-            kwargs: Kwargs::new(),
-            address: None,
-            registry: None,
-            options: ClusterOptions::default(),
-            scope: Scope::default(),
-        }
-    }
-
     /// Runs `body` on a cluster, and ends what it left running. In every case the run's tasks are final and released when this returns,
     /// and a cluster of its own is closed.
     ///
@@ -282,7 +193,7 @@ impl TaskRunner {
         }
     }
 
-    fn recipe(&self) -> Result<Recipe> {
+    pub(crate) fn recipe(&self) -> Result<Recipe> {
         match &self.0.mode {
             Mode::Temporary { class, kwargs } => self.0.registry.prepare(class, kwargs.clone()),
             Mode::Existing { address } => Err(no_engine(address)),
@@ -290,9 +201,8 @@ impl TaskRunner {
     }
 }
 
-fn no_engine(address: &str) -> Error {
-    let scheme = address.split_once("://").map_or(address, |(scheme, _)| scheme);
-    Error::new(ErrorKind::Unsupported, format!("this build has no engine for {scheme}://"))
+fn no_engine(address: &Address) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("this build has no engine for {}://", address.scheme()))
         .with_context("address", address)
         .with_hint("leave `address` out for a temporary cluster on this machine")
 }

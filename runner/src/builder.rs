@@ -1,0 +1,168 @@
+//! The settings of a runner, from code or from a configuration.
+
+use std::sync::Arc;
+
+use remuda_core::{
+    adaptive::AdaptConfig,
+    class::ClassRef,
+    cluster::ClusterOptions,
+    error::{Error, ErrorKind, Result},
+    kwargs::Kwargs,
+};
+use remuda_registry::Registry;
+use tokio::sync::Mutex;
+
+use crate::{
+    config::{self, Address, DEFAULT_CLASS, Loader, RunConfig},
+    runner::{Inner, Mode, Scope, TaskRunner},
+};
+
+/// Settings of a [`TaskRunner`].
+#[derive(Debug)]
+#[must_use]
+pub struct Builder {
+    class: Option<ClassRef>,
+    kwargs: Kwargs,
+    adapt: Option<Kwargs>,
+    address: Option<String>,
+    registry: Option<Registry>,
+    options: ClusterOptions,
+    scope: Scope,
+}
+
+impl TaskRunner {
+    /// Settings to choose.
+    pub fn builder() -> Builder {
+        Builder {
+            class: None,
+            kwargs: Kwargs::new(),
+            adapt: None,
+            address: None,
+            registry: None,
+            options: ClusterOptions::default(),
+            scope: Scope::default(),
+        }
+    }
+
+    /// As the configuration says: `remuda.yaml` or `remuda.toml` in the working directory, then the environment (`REMUDA_CLUSTER_CLASS`
+    /// and so on), which wins. Neither: a `local::LocalCluster` with its defaults.
+    ///
+    /// # Errors
+    /// Every mistake in the configuration, at once, each with its place.
+    pub fn load() -> Result<Self> {
+        let config = Loader::from_process().load()?;
+        for notice in &config.notices {
+            tracing::warn!("{notice}");
+        }
+        Self::from_config(&config)
+    }
+
+    /// As a configuration says that was put together by hand: see [`Loader`].
+    ///
+    /// # Errors
+    /// What this build cannot do; the class's complaints about its kwargs, with the place of each key.
+    pub fn from_config(config: &RunConfig) -> Result<Self> {
+        Self::builder().config(config)?.build().map_err(|error| config.explain(&error))
+    }
+}
+
+impl Builder {
+    /// The cluster class: a path (`"local::LocalCluster"`), a typed configuration (`LocalConfig { .. }`), [`ClassRef::of`] a type, or
+    /// [`ClassRef::from_fn`] a factory. Default: `local::LocalCluster`.
+    pub fn cluster(mut self, class: impl Into<ClassRef>) -> Self {
+        self.class = Some(class.into());
+        self
+    }
+
+    /// Keyword arguments of the class, where it was given by path, by type or as a factory.
+    pub fn cluster_kwargs(mut self, kwargs: impl Into<Kwargs>) -> Self {
+        self.kwargs = kwargs.into();
+        self
+    }
+
+    /// Adaptive scaling between bounds: checked, and refused by this build, which has no scaler yet.
+    pub fn adapt_kwargs(mut self, kwargs: impl Into<Kwargs>) -> Self {
+        self.adapt = Some(kwargs.into());
+        self
+    }
+
+    /// An existing cluster instead of a temporary one: `tcp://host:port`.
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.address = Some(address.into());
+        self
+    }
+
+    /// The classes that paths may name. Default: [`Registry::with_builtins`].
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
+    /// How long a cluster lives. Default: [`Scope::Run`].
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
+    }
+
+    /// Deadlines and other settings of the cluster's keeper.
+    pub fn options(mut self, options: ClusterOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// The mode of a configuration, in place of what was said before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`]: what this build cannot do.
+    pub fn config(mut self, config: &RunConfig) -> Result<Self> {
+        config.check_supported()?;
+        match &config.mode {
+            config::Mode::Temporary { class, kwargs, .. } => {
+                (self.class, self.kwargs, self.address) = (Some(class.as_str().into()), kwargs.clone(), None);
+            }
+            config::Mode::Existing { address } => {
+                (self.class, self.kwargs, self.address) = (None, Kwargs::new(), Some(address.to_string()));
+            }
+        }
+        Ok(self)
+    }
+
+    /// The runner. Everything that can be checked without creating anything is checked here.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownClass`]; [`ErrorKind::ConfigInvalid`] with every mistake in the keyword arguments, or a class beside an
+    /// address; [`ErrorKind::Unsupported`] for an address whose protocol this build does not speak, and for adaptive scaling.
+    pub fn build(self) -> Result<TaskRunner> {
+        self.check_mode()?;
+        if let Some(adapt) = self.adapt {
+            AdaptConfig::parse(adapt).map_err(|error| error.under("adapt_kwargs"))?;
+            let error = Error::new(ErrorKind::Unsupported, "adapt_kwargs: this build has no scaler yet");
+            return Err(error.with_hint("leave out `adapt_kwargs`; use `n_workers` in `cluster_kwargs`"));
+        }
+        let mode = match self.address {
+            Some(address) => {
+                let parsed = Address::parse(&address).map_err(|text| Error::new(ErrorKind::ConfigInvalid, format!("address: {text}")));
+                Mode::Existing { address: parsed? }
+            }
+            None => Mode::Temporary { class: self.class.unwrap_or_else(|| DEFAULT_CLASS.into()), kwargs: self.kwargs },
+        };
+        let registry = self.registry.unwrap_or_else(Registry::with_builtins);
+        let (options, scope) = (self.options, self.scope);
+        let runner = TaskRunner(Arc::new(Inner { mode, registry, options, scope, shared: Mutex::default() }));
+        runner.recipe()?; // made again for each run; here for its complaints
+        Ok(runner)
+    }
+
+    fn check_mode(&self) -> Result<()> {
+        let Some(address) = &self.address else { return Ok(()) };
+        let class = self.class.as_ref().map(|class| format!("`cluster_class` ({class:?})"));
+        let kwargs = (self.kwargs != Kwargs::new()).then(|| "`cluster_kwargs`".to_owned());
+        let adapt = self.adapt.is_some().then(|| "`adapt_kwargs`".to_owned());
+        let beside: Vec<_> = [class, kwargs, adapt].into_iter().flatten().collect();
+        if beside.is_empty() {
+            return Ok(());
+        }
+        let text = format!("{} beside `address` ({address}): a run has one cluster, made for it or there already", beside.join(", "));
+        Err(Error::new(ErrorKind::ConfigInvalid, text).with_hint("leave out the one or the other"))
+    }
+}
