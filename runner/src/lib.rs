@@ -19,7 +19,7 @@
 //! # fn main() -> anyhow::Result<()> {
 //! # tokio::runtime::Runtime::new()?.block_on(async {
 //! // `#[remuda::main]` on `main` makes the default, worker processes, possible; threads need no preparation.
-//! let runner = TaskRunner::builder().cluster(LocalConfig { processes: Some(false), ..Default::default() }).build()?;
+//! let runner = TaskRunner::builder().cluster(LocalConfig { processes: false, ..Default::default() }).build()?;
 //! let sum = runner
 //!     .run(|flow| async move {
 //!         let incs = flow.map(inc, 0..100)?;

@@ -40,7 +40,7 @@ use crate::{
 /// # fn main() -> anyhow::Result<()> {
 /// # tokio::runtime::Runtime::new()?.block_on(async {
 /// let runner = TaskRunner::builder()
-///     .cluster(LocalConfig { n_workers: Some(2), processes: Some(false), ..Default::default() })
+///     .cluster(LocalConfig { n_workers: Some(2), processes: false, ..Default::default() })
 ///     .build()?;
 /// let total = runner
 ///     .run(|flow| async move {

@@ -1,0 +1,350 @@
+//! Flows on the embedded engine, with threads: everything a body does.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use remuda::{
+    Annotate, Arg, Error, ErrorKind, RunError, Scope, TaskContext, TaskError, TaskRunner, TaskState, allow_failure, local::LocalConfig,
+    unmapped,
+};
+
+#[remuda::task]
+fn add(a: i64, b: i64) -> i64 {
+    a + b
+}
+
+#[remuda::task]
+fn inc(x: i64) -> i64 {
+    x + 1
+}
+
+#[remuda::task]
+fn sum(values: Vec<i64>) -> i64 {
+    values.iter().sum()
+}
+
+#[remuda::task]
+fn fail(text: &str) -> Result<i64, io::Error> {
+    Err(io::Error::new(io::ErrorKind::NotFound, text.to_owned()))
+}
+
+#[remuda::task]
+async fn forever(cx: &TaskContext) -> i64 {
+    cx.cancelled().await;
+    std::future::pending().await
+}
+
+fn threads(slots: u32) -> TaskRunner {
+    let config = LocalConfig { n_workers: Some(1), threads_per_worker: Some(slots), processes: false, ..Default::default() };
+    TaskRunner::builder().cluster(config).build().unwrap()
+}
+
+#[tokio::test]
+async fn futures_are_arguments_at_any_depth() {
+    let total = threads(2)
+        .run(|flow| async move {
+            let one = flow.submit(add(1, 2));
+            let two = flow.submit(add(&one, 3).priority(10));
+            let many = flow.submit_all((1..=3).map(|i| add(i, &two)));
+            let nested: Arg<Vec<i64>> = Arg::list([Arg::from(&one), 1000.into()]);
+            let sums = [flow.submit(sum(many)), flow.submit(sum(nested))];
+            Ok(flow.submit(sum(sums.to_vec())).await? + one.await?)
+        })
+        .await
+        .unwrap();
+    assert_eq!(total, 24 + 1003 + 3);
+}
+
+#[derive(Debug)]
+struct Big(Vec<u8>);
+
+#[remuda::task]
+fn load() -> Big {
+    Big(vec![7; 1000])
+}
+
+#[remuda::task]
+async fn place(data: &Big, again: Arc<Big>) -> Result<usize, std::fmt::Error> {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(std::ptr::eq(data, &*again));
+    Ok(std::ptr::from_ref(data).addr())
+}
+
+#[tokio::test]
+async fn references_and_arcs_copy_nothing_and_need_no_serde() {
+    threads(2)
+        .run(|flow| async move {
+            let big = flow.submit(load());
+            let (a, b) = (flow.submit(place(&big, &big)).await?, flow.submit(place(&big, &big)).await?);
+            let here = big.shared().await?;
+            assert_eq!((a, b), (std::ptr::from_ref(&*here).addr(), a), "the tasks saw this very object");
+            assert_eq!(here.0.len(), 1000);
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn maps_take_values_futures_several_columns_and_what_is_the_same_for_all() {
+    threads(2)
+        .run(|flow| async move {
+            let incs = flow.map(inc, 0..10)?;
+            let adds = flow.map(add, (&incs, 100..110))?;
+            let last = flow.map(add, (adds, unmapped(1000)))?;
+            assert_eq!(flow.gather(last).await?, (0..10).map(|i| 1101 + 2 * i).collect::<Vec<_>>());
+            assert!(flow.map(inc, Vec::<i64>::new())?.is_empty());
+            let error = flow.map(add, (&incs, 0..3)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+            assert!(error.to_string().contains("10, 3"), "{error}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_failure_keeps_its_type_names_its_task_and_ends_what_depends_on_it() {
+    threads(1)
+        .run(|flow| async move {
+            let bad = flow.submit(fail("no such thing").named("fetch"));
+            let next = flow.submit(inc(&bad));
+            let last = flow.submit(inc(&next));
+            let error = bad.clone().await.unwrap_err();
+            assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), io::ErrorKind::NotFound);
+            assert_eq!(error.to_string(), "task `fetch` (#0) failed: no such thing");
+            let error = last.await.unwrap_err();
+            assert!(matches!(&error.error, TaskError::UpstreamFailed { key, .. } if *key == bad.key()), "{error}");
+            assert!(error.to_string().contains("fetch") && error.to_string().contains("no such thing"), "{error}");
+            assert_eq!(next.state().name(), "upstream_failed");
+            assert_eq!(flow.counts().failed, 1);
+            assert_eq!(flow.counts().upstream_failed, 2);
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
+#[remuda::task]
+fn or_zero(part: Result<i64, TaskError>) -> i64 {
+    part.unwrap_or_default()
+}
+
+#[tokio::test]
+async fn failures_may_be_allowed_and_order_needs_no_data() {
+    threads(2)
+        .run(|flow| async move {
+            let bad = flow.submit(fail("x"));
+            assert_eq!(flow.submit(or_zero(allow_failure(&bad))).await?, 0);
+            let good = flow.submit(inc(1));
+            assert_eq!(flow.submit(or_zero(allow_failure(&good))).await?, 2);
+            assert_eq!(flow.submit(inc(5).wait_for_end_of(&bad).wait_for(&good)).await?, 6);
+            let never = flow.submit(inc(5).wait_for(&bad)).await.unwrap_err();
+            assert!(matches!(never.error, TaskError::UpstreamFailed { .. }));
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn cancelled_and_dropped_tasks_do_not_run() {
+    let ran = Arc::new(AtomicUsize::new(0));
+    let count = ran.clone();
+    threads(1)
+        .run(|flow| async move {
+            let mut events = flow.events();
+            let first = flow.submit(forever());
+            while !matches!(events.recv().await.unwrap().state, TaskState::Running { .. }) {}
+            let second = flow.submit(inc(1));
+            let third = flow.submit(inc(&second));
+            drop(flow.spawn(move || count.fetch_add(1, SeqCst)));
+            second.cancel();
+            assert!(matches!(second.clone().await.unwrap_err().error, TaskError::Cancelled));
+            assert!(matches!(third.await.unwrap_err().error, TaskError::UpstreamFailed { key, .. } if key == second.key()));
+            first.cancel();
+            assert!(matches!(first.await.unwrap_err().error, TaskError::Cancelled));
+            assert_eq!(flow.submit(inc(1)).await?, 2);
+            Ok(())
+        })
+        .await
+        .unwrap();
+    assert_eq!(ran.load(SeqCst), 0);
+}
+
+#[tokio::test]
+async fn as_completed_gives_the_order_of_ends_and_wait_tells_who_is_not_there() {
+    threads(3)
+        .run(|flow| async move {
+            let (open, gate) = tokio::sync::oneshot::channel::<()>();
+            let slow = flow.try_spawn(move || gate.blocking_recv());
+            let quick = flow.spawn(|| ());
+            let mut ended = flow.as_completed([slow.clone(), quick]);
+            let first = ended.next().await.unwrap();
+            assert_ne!(first.key(), slow.key());
+            let futures = [slow, flow.spawn(|| ())];
+            futures[1].done().await;
+            let (done, not_done) = flow.wait(&futures, Some(Duration::from_millis(1))).await;
+            assert_eq!((done.len(), not_done.len()), (1, 1));
+            open.send(()).unwrap();
+            assert_eq!(ended.next().await.unwrap().key(), futures[0].key());
+            assert!(ended.next().await.is_none());
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
+#[remuda::task]
+fn fibonacci(cx: &TaskContext, n: u64) -> anyhow::Result<u64> {
+    if n < 2 {
+        return Ok(n);
+    }
+    let flow = cx.flow()?;
+    let (a, b) = (flow.submit(fibonacci(n - 1)), flow.submit(fibonacci(n - 2)));
+    Ok(*a.wait()? + *b.wait()?)
+}
+
+#[remuda::task]
+async fn nested(cx: &TaskContext) -> anyhow::Result<i64> {
+    let flow = cx.flow()?;
+    let parts = flow.map(inc, 0..5)?;
+    Ok(flow.gather(parts).await?.into_iter().sum())
+}
+
+#[tokio::test]
+async fn tasks_submit_tasks_and_wait_for_them_on_one_slot() {
+    threads(1)
+        .run(|flow| async move {
+            assert_eq!(flow.submit(nested()).await?, 15);
+            assert_eq!(flow.submit(fibonacci(7_u64)).await?, 13);
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn annotations_nest_and_the_innermost_wins() {
+    threads(1)
+        .run(|flow| async move {
+            let tries = Arc::new(AtomicUsize::new(0));
+            let retried = flow.annotate(Annotate::new().retries(1).timeout(Duration::from_secs(60)));
+            #[remuda::task(retries = 5)]
+            fn flaky(tries: Arc<AtomicUsize>) -> anyhow::Result<usize> {
+                anyhow::bail!("try {}", tries.fetch_add(1, SeqCst))
+            }
+            let error = retried.submit(flaky(tries.clone())).await.unwrap_err();
+            assert_eq!(
+                (tries.load(SeqCst), error.to_string().contains("try 1")),
+                (2, true),
+                "the scope wins over the declaration: {error}"
+            );
+            retried.submit(flaky(tries.clone()).retries(0)).await.unwrap_err();
+            assert_eq!(tries.load(SeqCst), 3, "the call wins over the scope");
+            flow.submit(flaky(tries.clone())).await.unwrap_err();
+            assert_eq!(tries.load(SeqCst), 9, "the declaration counts where nothing else is said");
+            let error = flow.submit(inc(1).resource("GPU", f64::NAN)).await.unwrap_err();
+            assert!(error.to_string().contains("resources.GPU"), "{error}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn errors_stay_what_they_were_and_have_the_right_exit_code() {
+    let lost = || Error::new(ErrorKind::SchedulerLost, "gone");
+    let mine = threads(1).run(|_| async { Err::<(), _>(std::fmt::Error.into()) }).await.unwrap_err();
+    assert!(matches!(&mine, RunError::Flow(e) if e.is::<std::fmt::Error>()) && mine.exit_code() == 1);
+    let infra = threads(1).run(|_| async { Err::<(), _>(lost()).context("while counting") }).await.unwrap_err();
+    assert_eq!((infra.exit_code(), infra.to_string().as_str()), (3, "while counting: gone"));
+    let task = threads(1).run(|flow| async move { Ok(flow.submit(fail("no luck")).await?) }).await.unwrap_err();
+    assert_eq!((task.exit_code(), task.to_string().as_str()), (1, "task `fail` (#0) failed: no luck"));
+}
+
+#[tokio::test]
+async fn a_panic_is_a_failure_with_its_message() {
+    threads(1)
+        .run(|flow| async move {
+            let error = flow.spawn(|| -> i64 { panic!("oh no") }).await.unwrap_err();
+            assert!(error.to_string().contains("oh no"), "{error}");
+            assert_eq!(flow.submit(inc(1)).await?, 2, "the slot lives on");
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn what_still_runs_when_the_body_returns_is_cancelled_and_counted() {
+    let finished = threads(1)
+        .run_until(std::future::pending(), |flow| async move {
+            let mut events = flow.events();
+            let running = flow.submit(forever());
+            let waiting = flow.submit(inc(1));
+            while !matches!(events.recv().await.unwrap().state, TaskState::Running { .. }) {}
+            std::mem::forget((running, waiting));
+            Ok(7)
+        })
+        .await;
+    assert_eq!(finished.result.unwrap(), 7);
+    assert_eq!(finished.report.tasks.cancelled, 2);
+    assert_eq!(finished.report.problems(), [] as [String; 0]);
+}
+
+#[tokio::test]
+async fn a_run_that_is_told_to_stop_says_so() {
+    let (tell, stop) = tokio::sync::oneshot::channel::<()>();
+    let finished = threads(1)
+        .run_until(async { drop(stop.await) }, |flow| async move {
+            let task = flow.submit(forever());
+            tell.send(()).unwrap();
+            Ok(task.await?)
+        })
+        .await;
+    let error = finished.result.unwrap_err();
+    assert_eq!((error.exit_code(), finished.report.tasks.cancelled), (130, 1));
+    assert!(matches!(finished.report.close, Some(Ok(_))));
+}
+
+#[tokio::test]
+async fn runs_of_one_runner_may_share_a_cluster_and_keep_their_tasks_apart() {
+    let config = LocalConfig { n_workers: Some(1), processes: false, ..Default::default() };
+    let runner = TaskRunner::builder().cluster(config).scope(Scope::Runner).build().unwrap();
+    let foreign = runner.run(|flow| async move { Ok(flow.submit(inc(1))) }).await.unwrap();
+    assert_eq!(foreign.state().name(), "cancelled", "what a run leaves unawaited is over with it");
+    let finished = runner
+        .run_until(std::future::pending(), |flow| async move {
+            let error = flow.submit(inc(&foreign)).await.unwrap_err();
+            assert!(error.to_string().contains("another run"), "{error}");
+            Ok(flow.submit(inc(20)).await?)
+        })
+        .await;
+    assert_eq!(finished.result.unwrap(), 21);
+    assert!(finished.report.close.is_none());
+    runner.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_run_can_be_spawned() {
+    let spawn = |n: i64| {
+        let runner = threads(2);
+        tokio::spawn(async move { runner.run(|flow| async move { Ok(flow.submit(add(n, n)).await?) }).await })
+    };
+    let (a, b) = (spawn(1), spawn(2));
+    assert_eq!((a.await.unwrap().unwrap(), b.await.unwrap().unwrap()), (2, 4));
+}
+
+#[tokio::test]
+async fn ten_thousand_small_tasks() {
+    let total = threads(2).run(|flow| async move { Ok(flow.submit(sum(flow.map(inc, 0..10_000)?)).await?) }).await.unwrap();
+    assert_eq!(total, 50_005_000);
+}
