@@ -65,7 +65,7 @@ pub use future::{TaskFailed, TaskFuture};
 pub use map::{Cells, Column, MapInputs, Unmapped, unmapped};
 pub use remuda_core::{
     class::{ClassRef, ClusterClass, ClusterConfig},
-    cluster::{Cluster, ClusterOptions},
+    cluster::{Cluster, ClusterOptions, join_all, join_at_exit},
     error::{Error, ErrorKind, Result},
     kwargs::Kwargs,
     manager,

@@ -211,9 +211,6 @@ fn add_placed(mistakes: &mut Mistakes, settings: &[Setting], root: &str, error: 
 }
 
 pub(crate) fn place_mistakes(settings: &[Setting], root: &str, error: &Error) -> Error {
-    if error.kind() != ErrorKind::ConfigInvalid {
-        return error.clone();
-    }
     let mut mistakes = Mistakes::default();
     add_placed(&mut mistakes, settings, root, error);
     mistakes.or(()).err().map_or_else(|| error.clone(), |e| if let Some(hint) = error.hint() { e.with_hint(hint) } else { e })

@@ -253,7 +253,8 @@ impl Execution<'_> {
     async fn finish(mut self) -> anyhow::Result<Value> {
         // The result's futures stay; of the others each is let go when its task has ended.
         let mut kept: Vec<Option<Submitted>> = self.plan.tasks.iter().map(|_| None).collect();
-        self.plan.result.tasks(&mut |index| {
+        let result = self.plan.result.clone().unwrap_or(Expr::Value(Value::Null));
+        result.tasks(&mut |index| {
             kept[index] = match &self.tasks[index] {
                 Submitted::One(future) => Some(Submitted::One(future.clone())),
                 Submitted::Each(futures) => Some(Submitted::Each(futures.clone())),
@@ -282,7 +283,7 @@ impl Execution<'_> {
         if let Some(first) = self.failures.into_iter().min_by_key(|(at, call, _)| (*at, *call)) {
             return Err(first.2);
         }
-        value(&self.plan.result, &kept).await
+        value(&result, &kept).await
     }
 
     fn failed(&mut self, at: usize, call: usize, future: &Future, error: TaskError) {

@@ -102,13 +102,15 @@ fn ring(from: usize, needs: &[Vec<usize>], missing: &[usize]) -> Vec<usize> {
 }
 
 /// Puts the tasks in `order`, and their references with them.
-pub(super) fn renumber(drafts: &mut Vec<Draft>, result: &mut Expr, order: &[usize]) {
+pub(super) fn renumber(drafts: &mut Vec<Draft>, result: Option<&mut Expr>, order: &[usize]) {
     let mut to = vec![0; order.len()];
     for (new, old) in order.iter().enumerate() {
         to[*old] = new;
     }
     drafts.iter_mut().for_each(|draft| draft.renumber(&to));
-    renumber_tree(result, &to);
+    if let Some(result) = result {
+        renumber_tree(result, &to);
+    }
     let mut taken: Vec<Option<Draft>> = std::mem::take(drafts).into_iter().map(Some).collect();
     drafts.extend(order.iter().filter_map(|old| taken[*old].take()));
 }

@@ -83,10 +83,10 @@ impl Parser<'_> {
         self.ids = tasks.keys().cloned().collect();
         let mut drafts: Vec<Draft> = tasks.iter().map(|(id, task)| self.task(id, task)).collect();
         let path = KeyPath::from(["result"]);
-        let mut result = members.get("result").map_or(Expr::Value(Value::Null), |r| self.tree(r, &path, &mut Locals::default()));
+        let mut result = members.get("result").map(|r| self.tree(r, &path, &mut Locals::default()));
         let order = graph::order(&drafts);
         match order {
-            Ok(order) => graph::renumber(&mut drafts, &mut result, &order),
+            Ok(order) => graph::renumber(&mut drafts, result.as_mut(), &order),
             Err(cycle) => self.cycle(&cycle),
         }
         if self.mistakes.is_empty() {

@@ -24,8 +24,8 @@ pub struct FlowPlan {
     pub params: Map<String, Value>,
     /// Each after those it needs.
     pub tasks: Vec<TaskPlan>,
-    /// What the flow comes to.
-    pub result: Expr,
+    /// What the flow comes to. `None`: nothing is asked for.
+    pub result: Option<Expr>,
 }
 
 /// One entry under `tasks`.
@@ -209,6 +209,6 @@ impl fmt::Display for FlowPlan {
             }
             writeln!(f, "{line}")?;
         }
-        writeln!(f, "result: {}", self.result.show(self, None))
+        self.result.iter().try_for_each(|result| writeln!(f, "result: {}", result.show(self, None)))
     }
 }
