@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::{
     converter::Converter,
     mailbox::Mailbox,
+    monitor::Monitor,
     runner::{self, Message, Runner},
     scheduler::{After, Ended, Limits, Place, RunId, Scheduler, Start},
     session::LocalSession,
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     /// Something ended: for those who wait until nothing is left.
     pub(crate) changed: Notify,
     timer: Timer,
+    monitor: Monitor,
 }
 
 #[derive(Debug)]
@@ -112,7 +114,14 @@ impl Shared {
             closed: false,
         };
         let converter = Converter::new(&options);
-        let shared = Arc::new(Self { options, converter, state: Mutex::new(state), changed: Notify::new(), timer: Timer::default() });
+        let shared = Arc::new(Self {
+            options,
+            converter,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            timer: Timer::default(),
+            monitor: Monitor::default(),
+        });
         let weak = Arc::downgrade(&shared);
         shared.timer.start(move || {
             weak.upgrade().and_then(|shared| {
@@ -120,6 +129,9 @@ impl Shared {
                 shared.state().scheduler.wake()
             })
         })?;
+        if let (true, Some(limit)) = (shared.options.processes, shared.options.memory_limit) {
+            shared.monitor.start(Arc::downgrade(&shared), limit)?;
+        }
         Ok(shared)
     }
 
@@ -180,6 +192,7 @@ impl Shared {
             let here = !self.options.processes && matches!(start.spec.work, Work::Rust(_));
             handle.current = Some(Current { run: start.run, task: start.spec.name.clone(), here });
             handle.mailbox.send(Message::Run(Box::new(start)));
+            self.monitor.wake();
         }
     }
 
@@ -339,6 +352,7 @@ impl Shared {
             state.watchers.clear();
         });
         self.timer.stop();
+        self.monitor.stop();
         self.converter.stop();
     }
 

@@ -15,6 +15,7 @@ mod launch;
 mod machine;
 mod mailbox;
 mod manager;
+mod monitor;
 mod processes;
 mod python;
 mod refused;

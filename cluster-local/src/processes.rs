@@ -203,9 +203,11 @@ impl Processes {
                     self.kill(who);
                     deadline = None;
                 }
-                Event::Message(Message::Kill(cause)) => {
-                    killed = Some(cause);
-                    self.kill(who);
+                Event::Message(Message::Kill { pid, cause }) => {
+                    if self.child(who).as_ref().is_some_and(|child| child.id() == pid) {
+                        killed = Some(cause);
+                    }
+                    self.kill_pid(pid);
                 }
                 Event::Message(_) => {}
                 Event::Timeout => {
@@ -289,6 +291,15 @@ impl Processes {
                 if let Some(child) = self.child(who) {
                     child.interrupt();
                 }
+            }
+        }
+    }
+
+    /// If it is still one of ours.
+    pub(crate) fn kill_pid(&self, pid: u32) {
+        for child in [&self.host, &self.python].into_iter().flatten() {
+            if child.id() == pid {
+                child.kill();
             }
         }
     }

@@ -27,8 +27,11 @@ pub(crate) enum Message {
     Run(Box<Start>),
     /// Nobody waits for this attempt any more.
     Interrupt(RunId),
-    /// The runner's children are to end at once, and why.
-    Kill(String),
+    /// This child is to end at once, and why.
+    Kill {
+        pid: u32,
+        cause: String,
+    },
     /// The worker is gone.
     Stop,
 }
@@ -60,7 +63,8 @@ pub(crate) fn run(runner: Runner) {
                 let ended = execute(&runner, &mut processes, &mut runtime, *start);
                 stays = runner.shared.finished(runner.id, run, ended);
             }
-            Some(Message::Interrupt(_) | Message::Kill(_)) => {}
+            Some(Message::Kill { pid, .. }) => processes.kill_pid(pid),
+            Some(Message::Interrupt(_)) => {}
             Some(Message::Stop) | None => stays = false,
         }
     }

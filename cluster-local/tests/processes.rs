@@ -151,7 +151,7 @@ async fn a_killed_worker_is_replaced() {
 async fn a_worker_killed_while_it_works_loses_its_task_and_no_other() {
     let _alone = alone().await;
     let mut stage = Stage::new(processes(2, 1)).await;
-    stage.cluster.wait_for_workers(2).await.unwrap();
+    stage.cluster.wait_for_workers(2, support::PATIENCE).await.unwrap();
     let sleeper = stage.submit(
         rust("sleeps", &NONE),
         &[],
@@ -186,6 +186,18 @@ async fn what_does_not_stop_is_killed_and_its_slot_goes_on() {
     assert!(stage.error(slow).await.to_string().contains("timeout"));
     let busy = stage.run(rust("sleeps", &NONE));
     stage.running(busy).await; // and is ended by the close
+    end(stage).await;
+}
+
+#[tokio::test]
+async fn memory_is_limited() {
+    let _alone = alone().await;
+    let mut stage = Stage::new(LocalConfig { memory_limit: MemoryLimit::Bytes(200 << 20), ..processes(1, 1) }).await;
+    let key = stage.submit(rust("eats", &(300 << 20,)), &[], Annotations { allowed_failures: Some(0), ..Annotations::default() });
+    match stage.error(key).await {
+        TaskError::Crashed(crash) => assert!(crash.cause.contains("memory_limit") && crash.cause.contains("200 MiB"), "{crash}"),
+        other => panic!("{other:?}"),
+    }
     end(stage).await;
 }
 
