@@ -122,7 +122,7 @@ impl Keeper {
                 biased;
                 command = commands.recv(), if owned => match command {
                     Some(Command::Scale { count, victims, number }) => {
-                        self.heard = number;
+                        self.heard = self.heard.max(number);
                         Input::Scale { count, victims }
                     }
                     Some(Command::Close) | None => { owned = false; Input::Close }
