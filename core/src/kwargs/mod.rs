@@ -136,7 +136,9 @@ pub fn parse<C: DeserializeOwned + JsonSchema>(mut tree: Value) -> Result<C> {
                 let path = if path == "." { String::new() } else { path };
                 let key = path.split(['.', '[']).next().unwrap_or_default().to_owned();
                 let removed = tree.as_object_mut().and_then(|members| members.shift_remove(&key));
-                if removed.is_some() || mistakes.is_empty() {
+                // Where something was complained about, the hole it left is no further mistake.
+                let known = mistakes.iter().any(|mistake| within(&mistake.path, &path) || within(&path, &mistake.path));
+                if mistakes.is_empty() || removed.is_some() && !known {
                     mistakes.push(judged_by_the_field(path, removed.as_ref(), &error.into_inner()));
                 }
                 if removed.is_none() {
@@ -145,6 +147,11 @@ pub fn parse<C: DeserializeOwned + JsonSchema>(mut tree: Value) -> Result<C> {
             }
         }
     }
+}
+
+/// Whether `path` is `at` or below it.
+fn within(path: &str, at: &str) -> bool {
+    path.strip_prefix(at).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 fn judged_by_the_field(path: String, top: Option<&Value>, error: &serde_json::Error) -> Mistake {

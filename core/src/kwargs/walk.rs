@@ -58,16 +58,15 @@ impl<'a> Walk<'a> {
 
     /// The alternative with the fewest complaints speaks, among those of the value's own type: its complaints are the useful ones.
     fn check_choices(&mut self, schema: &'a Value, choices: &'a [Value], value: &mut Value, path: &str) -> bool {
-        let mut best: Option<(Walk<'a>, Value, bool)> = None;
-        for choice in choices.iter().filter(|choice| self.accepts(choice, value)) {
-            let mut attempt = (Walk { root: self.root, found: Vec::new() }, value.clone(), true);
-            attempt.2 = attempt.0.check(choice, &mut attempt.1, path);
-            if best.as_ref().is_none_or(|best| attempt.0.found.len() < best.0.found.len()) {
-                best = Some(attempt);
-            }
-        }
+        let attempt = |choice: &'a Value| {
+            let (mut walk, mut tree) = (Walk { root: self.root, found: Vec::new() }, value.clone());
+            let stays = walk.check(choice, &mut tree, path);
+            let strange = mistagged(self.resolve(choice), value);
+            ((strange, walk.found.len()), walk, tree, stays)
+        };
+        let best = choices.iter().filter(|choice| self.accepts(choice, value)).map(attempt).min_by_key(|(score, ..)| *score);
         match best {
-            Some((walk, tree, stays)) => {
+            Some((_, walk, tree, stays)) => {
                 self.found.extend(walk.found);
                 *value = tree;
                 stays
@@ -270,6 +269,13 @@ impl<'a> Properties<'a> {
     fn is_free(&self, schema: &Value) -> bool {
         self.0.is_none() && schema["additionalProperties"].is_null() && schema["unevaluatedProperties"].is_null()
     }
+}
+
+/// Whether a tag says that another alternative is meant: `kind: round` where this one is `kind: square`.
+fn mistagged(schema: &Value, value: &Value) -> bool {
+    let tags = schema["properties"].as_object().into_iter().flatten();
+    let mut tags = tags.filter_map(|(name, field)| field.get("const").map(|tag| (name, tag)));
+    tags.any(|(name, tag)| value.get(name).is_some_and(|given| given != tag))
 }
 
 fn aliases(field: &Value) -> impl Iterator<Item = &str> {
