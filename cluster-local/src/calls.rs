@@ -9,7 +9,7 @@ use remuda_core::{
         self,
         wire::{Reply, Request},
     },
-    task::{Failure, Outcome, TaskError, TaskSpec, Work},
+    task::{Outcome, TaskError, TaskSpec, Work},
     value::{Template, Value, encode},
 };
 
@@ -87,11 +87,6 @@ pub(crate) fn outcome(reply: Result<Reply, Error>, work: &Work) -> Outcome {
 pub(crate) fn garbled(source: Option<Error>) -> TaskError {
     let error = Error::new(ErrorKind::Unexpected, "the worker process said something that is no answer");
     TaskError::Refused(source.into_iter().fold(error, Error::with_source))
-}
-
-/// A failure that has nothing but a message.
-pub(crate) fn failure(message: String) -> TaskError {
-    TaskError::Failed(Arc::new(Failure { message, ..Failure::default() }))
 }
 
 /// Whether a task host knows every task of this program by the same signature.

@@ -94,7 +94,6 @@ pub(crate) struct Handle {
 
 #[derive(Debug)]
 pub(crate) struct Current {
-    run: RunId,
     pub(crate) task: Arc<str>,
     /// The body runs in the runner's own thread, which nobody can stop.
     here: bool,
@@ -190,7 +189,7 @@ impl Shared {
         state.owners.insert(start.run, runner);
         if let Some(handle) = state.runners.get_mut(&runner) {
             let here = !self.options.processes && matches!(start.spec.work, Work::Rust(_));
-            handle.current = Some(Current { run: start.run, task: start.spec.name.clone(), here });
+            handle.current = Some(Current { task: start.spec.name.clone(), here });
             handle.mailbox.send(Message::Run(Box::new(start)));
             self.monitor.wake();
         }

@@ -214,10 +214,11 @@ impl Processes {
                     self.kill(who);
                     deadline = None;
                 }
-                Event::Said(from, Some(message)) if from == who => match self.understand(who, &message, work) {
-                    Some(outcome) => return Ended::Outcome(outcome),
-                    None => {}
-                },
+                Event::Said(from, Some(message)) if from == who => {
+                    if let Some(outcome) = self.understand(who, &message, work) {
+                        return Ended::Outcome(outcome);
+                    }
+                }
                 Event::Said(from, None) if from == who => {
                     let cause = self.bury(who);
                     let cause = killed.unwrap_or(cause);

@@ -10,6 +10,8 @@ mod shape;
 mod workers;
 
 #[cfg(test)]
+mod histories;
+#[cfg(test)]
 mod tests;
 
 use std::{

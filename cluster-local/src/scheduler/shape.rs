@@ -160,6 +160,7 @@ impl Groups {
         self.groups.keys().copied().collect()
     }
 
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.groups.len()
     }

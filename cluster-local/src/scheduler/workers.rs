@@ -209,10 +209,6 @@ impl Scheduler {
         live.map(|worker| (&worker.name, worker.host.as_str(), worker.slots))
     }
 
-    pub(crate) fn worker_name(&self, id: WorkerId) -> Option<Arc<str>> {
-        self.workers.get(&id).map(|worker| worker.name.clone())
-    }
-
     /// The task waits for others: its slot, not its resources, is free meanwhile.
     pub(crate) fn pause(&mut self, run: RunId, now: Instant) {
         self.set_paused(run, true);

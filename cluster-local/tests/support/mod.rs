@@ -1,5 +1,5 @@
 //! A cluster, a session on it, and its events.
-#![allow(dead_code, unreachable_pub)] // each test binary uses a part
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test binary uses a part
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
