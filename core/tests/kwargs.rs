@@ -1,5 +1,7 @@
 //! Kwargs against schemas: every mistake, each with its remedy.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, too
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
