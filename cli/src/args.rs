@@ -1,0 +1,157 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+use remuda::config::{Flags, Layer, Loader};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    a task failed
+  2    usage or configuration; nothing was created
+  3    infrastructure
+  130  interrupted (Ctrl-C or SIGTERM; a second one leaves at once)
+
+Environment:
+  REMUDA_CLUSTER_CLASS, REMUDA_ADDRESS                 as --cluster-class, --address
+  REMUDA_CLUSTER_KWARGS, REMUDA_ADAPT_KWARGS,
+  REMUDA_CLIENT_KWARGS                                 JSON objects
+  REMUDA_LOG                                           what to log: warn (default), info, remuda=debug, ..
+  NO_COLOR                                             no colour";
+
+/// Runs flows of many tasks, each on its own temporary cluster.
+#[derive(Debug, Parser)]
+#[command(name = "remuda", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a flow file; its result is printed on standard output
+    #[command(after_help = EXIT_CODES)]
+    Run(RunArgs),
+    /// Check a flow file and its configuration, without creating anything
+    Validate(ValidateArgs),
+    /// List the cluster classes, or describe one
+    Classes {
+        /// As JSON
+        #[arg(long, global = true)]
+        json: bool,
+        #[command(subcommand)]
+        command: Option<ClassesCommand>,
+    },
+    /// Show the configuration
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Print the JSON Schema of flow files, for editors
+    Schema,
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClassesCommand {
+    /// Every keyword argument of a class
+    Describe {
+        /// Path of the class, as in `local::LocalCluster`
+        path: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Each value that is set, for all layers together
+    Show {
+        /// Say where each value comes from, and what was dropped
+        #[arg(long)]
+        origin: bool,
+        /// With the `runner` part of this flow file
+        flow: Option<PathBuf>,
+        /// A param of the flow, by YAML's rules for values
+        #[arg(long = "param", value_name = "NAME=VALUE")]
+        params: Vec<String>,
+        #[command(flatten)]
+        settings: Settings,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    /// The flow file, YAML or TOML
+    pub(crate) flow: PathBuf,
+    /// A param of the flow, by YAML's rules for values
+    #[arg(long = "param", value_name = "NAME=VALUE")]
+    pub(crate) params: Vec<String>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    /// Print the result as one line of JSON, also where it is text
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress and no summary
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ValidateArgs {
+    /// The flow file, YAML or TOML
+    pub(crate) flow: PathBuf,
+    /// A param of the flow, by YAML's rules for values
+    #[arg(long = "param", value_name = "NAME=VALUE")]
+    pub(crate) params: Vec<String>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    /// Print what would be run
+    #[arg(long)]
+    pub(crate) plan: bool,
+}
+
+/// The flags' layer of the configuration.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Settings {
+    /// The cluster class, as in `local::LocalCluster`
+    #[arg(long, value_name = "CLASS")]
+    cluster_class: Option<String>,
+    /// A keyword argument of the class; `resources.GPU=1` sets one inside another
+    #[arg(long = "kwarg", value_name = "KEY=VALUE")]
+    kwargs: Vec<String>,
+    /// A scheduler that runs already, instead of a class: tcp://host:port
+    #[arg(long)]
+    address: Option<String>,
+    /// The configuration file; otherwise remuda.yaml or remuda.toml here, if there is one
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Settings {
+    /// All layers, with a flow file's among them.
+    pub(crate) fn loader(&self, flow: Layer) -> Loader {
+        let flags = Flags { cluster_class: self.cluster_class.clone(), kwargs: self.kwargs.clone(), address: self.address.clone() };
+        let loader = Loader::from_process().flow(flow).flags(&flags);
+        match &self.config {
+            Some(file) => loader.file(file),
+            None => loader,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,68 @@
+//! How a failure is told: once, with what, where, why, and what to do.
+
+use remuda::{Error, RunError, TaskError, TaskFailed};
+
+/// What ends the program, and with which exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    pub(crate) text: String,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let code = if error.is_user_error() { 2 } else { 3 };
+        Self { code, text: format!("error: {}", error.report()) }
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        let code = error.exit_code();
+        let text = match &error {
+            RunError::Interrupted => "interrupted".to_owned(),
+            RunError::Infra(error) => format!("error: {}", error.report()),
+            RunError::Flow(error) => format!("error: {}", flow(error)),
+        };
+        Self { code, text }
+    }
+}
+
+impl Failure {
+    /// Several failures that were found together.
+    pub(crate) fn all(failures: Vec<Self>) -> Self {
+        let code = failures.iter().map(|f| f.code).max().unwrap_or(2);
+        let text = failures.into_iter().map(|f| f.text).collect::<Vec<_>>().join("\n");
+        Self { code, text }
+    }
+}
+
+fn flow(error: &anyhow::Error) -> String {
+    if let Some(failed) = error.downcast_ref::<TaskFailed>() {
+        return task(error, failed);
+    }
+    match error.downcast_ref::<Error>() {
+        Some(error) => error.report(),
+        None => format!("{error:#}"),
+    }
+}
+
+/// Where the task stands, what became of it, and the traceback or the end of what a command wrote.
+fn task(error: &anyhow::Error, failed: &TaskFailed) -> String {
+    let mut text = format!("{error:#}");
+    match failed.error.root() {
+        TaskError::Failed(failure) => {
+            if let Some(traceback) = &failure.traceback {
+                let indented: String = traceback.trim_end().lines().map(|line| format!("\n  | {line}")).collect();
+                text += &indented;
+            }
+        }
+        TaskError::Refused(error) => {
+            if let Some(hint) = error.hint() {
+                text += &format!("\n  hint: {hint}");
+            }
+        }
+        _ => {}
+    }
+    text
+}

@@ -1,0 +1,138 @@
+//! `remuda run`.
+
+use std::{
+    future::Future,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use remuda::{Finished, Registry, RunReport, flowfile::FlowPlan, manager::ClusterEvent};
+use serde_json::Value;
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
+
+use crate::{
+    args::RunArgs,
+    failure::Failure,
+    logging, output,
+    progress::{Display, follow},
+    screen::Screen,
+    validate,
+};
+
+/// How long clusters that nobody waits for any more may take to close.
+const CLOSE: Duration = Duration::from_secs(90);
+
+pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> {
+    logging::init(screen, args.quiet)?;
+    let checked = validate::check(&args.flow, &args.params, &args.settings, Registry::with_builtins())?;
+    if !args.quiet {
+        checked.config.notices.iter().for_each(|notice| screen.lines(&format!("note: {notice}")));
+    }
+    remuda::join_at_exit();
+    let runtime =
+        Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| infra("no threads for the program", &e))?;
+    let stop = listen(&runtime, screen)?;
+    let (plan, runner) = (&checked.plan, &checked.runner);
+    let begin = Instant::now();
+    let finished = runtime.block_on(async {
+        runner
+            .run_on_cluster(stop, |flow, cluster| async move {
+                tell(&cluster, screen);
+                let shown = follow(&flow, &cluster, plan, Display::new(screen, args.quiet), begin);
+                drop(cluster);
+                let result = plan.run(&flow).await;
+                drop((flow, shown));
+                result
+            })
+            .await
+    });
+    end(finished, plan, args, screen, runtime)
+}
+
+/// The result, the summary, what remains.
+fn end(finished: Finished<Value>, plan: &FlowPlan, args: &RunArgs, screen: &Screen, runtime: Runtime) -> Result<ExitCode, Failure> {
+    let mut remaining = finished.report.problems();
+    remaining.extend(remuda::join_all(CLOSE).into_iter().map(|what| format!("still there: {what}")));
+    runtime.shutdown_background();
+    screen.set_bars(None);
+    if !args.quiet {
+        screen.lines(&summary(&finished.report));
+    }
+    remaining.iter().for_each(|what| screen.lines(&format!("warning: {what}")));
+    let value = finished.result?;
+    match plan.result.is_some() || args.json {
+        true => output::write(output::result(&value, args.json).as_bytes()),
+        false => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn infra(what: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure { code: 3, text: format!("error: {what}: {error}") }
+}
+
+/// Returns a future that is ready at the first Ctrl-C or SIGTERM. The second one leaves the program.
+fn listen(runtime: &Runtime, screen: &Screen) -> Result<impl Future<Output = ()> + use<>, Failure> {
+    let _inside = runtime.enter();
+    let on = |kind| signal(kind).map_err(|e| infra("signals cannot be received", &e));
+    let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+    let (tell, told) = oneshot::channel::<()>();
+    let screen = screen.clone();
+    runtime.spawn(async move {
+        either(&mut interrupt, &mut terminate).await;
+        screen.lines("interrupted: cancelling the tasks and closing the cluster; once more to leave at once");
+        let _ = tell.send(());
+        either(&mut interrupt, &mut terminate).await;
+        screen.set_bars(None);
+        screen.lines("interrupted again: leaving at once");
+        remuda::leave();
+    });
+    Ok(async move {
+        // The sender lives as long as the runtime.
+        if told.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
+}
+
+async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
+    tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
+}
+
+/// Troubles of the cluster while it runs.
+fn tell(cluster: &remuda::Cluster, screen: &Screen) {
+    let (mut events, screen) = (cluster.events(), screen.clone());
+    tokio::spawn(async move {
+        while let Ok(event) = events.recv().await {
+            match event {
+                ClusterEvent::Lost { id, reason } => screen.lines(&format!("worker {id} was lost: {reason}")),
+                ClusterEvent::Degraded(text) => screen.lines(&format!("cluster: {text}")),
+                _ => {}
+            }
+        }
+    });
+}
+
+/// `301 tasks done in 4.2 s; cluster closed`.
+fn summary(report: &RunReport) -> String {
+    let tasks = &report.tasks;
+    let counts = [
+        (tasks.failed, "failed"),
+        (tasks.crashed, "crashed"),
+        (tasks.refused, "could not be run"),
+        (tasks.upstream_failed, "not run because of that"),
+        (tasks.cancelled, "cancelled"),
+        (tasks.retried, "retried"),
+    ];
+    let others: String = counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!(", {count} {word}")).collect();
+    let cluster = match &report.close {
+        None => "no cluster was made",
+        Some(Ok(close)) if close.remaining.is_empty() => "cluster closed",
+        Some(_) => "cluster not closed",
+    };
+    let noun = if tasks.done == 1 { "task" } else { "tasks" };
+    format!("{} {noun} done{others} in {:.1} s; {cluster}", tasks.done, report.elapsed.as_secs_f64())
+}

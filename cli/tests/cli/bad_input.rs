@@ -1,0 +1,74 @@
+//! Mistakes: all of them at once, where they stand, and nothing created.
+
+use crate::harness::Place;
+
+const FLOW: &str = "tasks:\n  a: {command: [touch, made]}\n";
+
+#[track_caller]
+fn refused(place: &Place, args: &[&str]) -> String {
+    let ended = place.remuda(args);
+    ended.code(2);
+    assert_eq!(ended.out, "");
+    assert!(!place.path().join("made").exists(), "a task was run");
+    ended.err
+}
+
+#[test]
+fn flags_and_files_are_checked_together() {
+    let place = Place::new(&[
+        ("flow.yaml", "runner: {cluster_class: local::LocalCluster}\ntasks:\n  a: {comand: [touch, made]}\n  b: {command: [echo, $c]}\n"),
+        ("remuda.toml", "cluster_clas = \"x\"\n"),
+    ]);
+    insta::assert_snapshot!(refused(&place, &["run", "flow.yaml", "--kwarg", "n_workers", "--address", "http://h:8787"]));
+}
+
+#[test]
+fn a_class_checks_its_kwargs_and_says_where_they_were_set() {
+    let place = Place::new(&[("flow.yaml", FLOW), ("remuda.yaml", "cluster_kwargs:\n  n_worker: 4\n  dashboard_address: ':8787'\n")])
+        .env("REMUDA_CLUSTER_KWARGS", r#"{"threads_per_worker": -1}"#);
+    let text = refused(&place, &["run", "flow.yaml", "--kwarg", "memory_limit=lots"]);
+    for words in [
+        "remuda.yaml:2:3: cluster_kwargs.n_worker: unknown key; did you mean `n_workers`?",
+        "remuda.yaml:3:3: cluster_kwargs.dashboard_address: ",
+        "environment REMUDA_CLUSTER_KWARGS: cluster_kwargs.threads_per_worker: ",
+        "--kwarg: cluster_kwargs.memory_limit: ",
+    ] {
+        assert!(text.contains(words), "{words:?} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn classes_that_are_not_there() {
+    let place = Place::new(&[("flow.yaml", FLOW)]);
+    for (class, words) in [
+        ("LocalCluster", "write `local::LocalCluster`"),
+        ("local::LocalClustre", "local::LocalCluster"),
+        ("dask_kubernetes.operator.KubeCluster", "k8s::KubeCluster"),
+    ] {
+        let text = refused(&place, &["run", "flow.yaml", "--cluster-class", class]);
+        assert!(text.contains(class) && text.contains(words) && text.contains("--cluster-class"), "{text}");
+    }
+}
+
+#[test]
+fn what_this_build_cannot_do_is_refused_before_anything_is_created() {
+    let place = Place::new(&[("flow.yaml", FLOW)]);
+    let address = refused(&place, &["run", "flow.yaml", "--address", "tcp://10.0.0.1:8786"]);
+    assert!(address.contains("this build has no engine for tcp://"), "{address}");
+    let adapt = refused(&Place::new(&[("flow.yaml", FLOW)]).env("REMUDA_ADAPT_KWARGS", r#"{"minimum": 1}"#), &["run", "flow.yaml"]);
+    assert!(adapt.contains("environment REMUDA_ADAPT_KWARGS: adapt_kwargs: this build has no scaler yet"), "{adapt}");
+    let both = refused(&place, &["run", "flow.yaml", "--address", "tcp://h:1", "--cluster-class", "local::LocalCluster"]);
+    assert!(both.contains("`address` (--address)") && both.contains("`cluster_class` (--cluster-class)"), "{both}");
+}
+
+#[test]
+fn files_and_usage() {
+    let place = Place::new(&[("flow.yaml", FLOW), ("broken.yaml", "tasks: [1\n")]);
+    insta::assert_snapshot!(refused(&place, &["run", "nope.yaml"]));
+    insta::assert_snapshot!(refused(&place, &["validate", "broken.yaml"]));
+    insta::assert_snapshot!(refused(&place, &["run", "flow.yaml", "--config", "nope.toml"]));
+    insta::assert_snapshot!(refused(&place, &["run", "flow.yaml", "--param", "n=1"]));
+    assert!(refused(&place, &["rum", "flow.yaml"]).contains("similar"));
+    let log = refused(&Place::new(&[("flow.yaml", FLOW)]).env("REMUDA_LOG", "remuda=loud"), &["run", "flow.yaml"]);
+    assert!(log.contains("REMUDA_LOG=remuda=loud"), "{log}");
+}

@@ -1,0 +1,7 @@
+//! The `remuda` program as its users meet it: exit code, standard output, standard error, and what is left behind.
+
+mod bad_input;
+mod harness;
+mod interrupted;
+mod runs;
+mod says;

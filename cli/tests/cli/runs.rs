@@ -1,0 +1,158 @@
+//! Flows that run, and flows whose tasks fail.
+
+use std::process::Stdio;
+
+use crate::harness::Place;
+
+const PYTHON: &str = r#"
+import os, sys
+
+class Opaque:
+    def __init__(self, n):
+        self.n = n
+
+def inc(x):
+    return x + 1
+
+def total(xs, scale=1):
+    return sum(xs) * scale
+
+def words(text):
+    return text.split()
+
+def shout(text):
+    print("shouting", text)
+    print("to stderr", file=sys.stderr)
+    return text.upper()
+
+def make(n):
+    return Opaque(n)
+
+def take(o):
+    return o.n
+
+def boom(x):
+    return 1 // x
+"#;
+
+fn place(flow: &str) -> Place {
+    Place::new(&[("mod.py", PYTHON), ("flow.yaml", flow)])
+}
+
+const SUM: &str = r#"
+runner: {cluster_kwargs: {n_workers: 2, threads_per_worker: 1}}
+params: {n: 10}
+tasks:
+  incs:  {python: "mod:inc", map: {x: {range: "{{ n }}"}}}
+  total: {python: "mod:total", args: [$incs], kwargs: {scale: 2}}
+result: $total
+"#;
+
+#[test]
+fn the_result_is_on_stdout_and_nothing_else() {
+    let place = place(SUM);
+    let ended = place.remuda(&["run", "flow.yaml"]);
+    ended.code(0).says(&["11 tasks done in ", "; cluster closed\n"]);
+    assert_eq!(ended.out, "110\n");
+    assert!(!ended.err.contains('\u{1b}'), "escape codes without a terminal: {:?}", ended.err);
+    let quiet = place.remuda(&["run", "flow.yaml", "--quiet", "--param", "n=4", "--kwarg", "n_workers=1"]);
+    assert_eq!((quiet.code(0).out.as_str(), quiet.err.as_str()), ("20\n", ""));
+}
+
+#[test]
+fn text_is_raw_and_json_is_asked_for() {
+    let place =
+        place("tasks:\n  a: {command: [printf, 'x\\ny']}\n  b: {command: [echo, '{{ 1 + 1 }}']}\nresult: {a: $a, all: [$b, null]}\n");
+    assert_eq!(place.remuda(&["run", "flow.yaml", "--json"]).code(0).out, "{\"a\":\"x\\ny\",\"all\":[\"2\",null]}\n");
+    assert!(place.remuda(&["run", "flow.yaml"]).code(0).out.starts_with("{\n  \"a\": \"x\\ny\",\n"));
+    let text = self::place("tasks:\n  a: {command: [printf, 'x\\ny']}\nresult: $a\n");
+    assert_eq!(text.remuda(&["run", "flow.yaml"]).code(0).out, "x\ny\n");
+    let none = self::place("tasks:\n  a: {command: [touch, made]}\n");
+    assert_eq!(none.remuda(&["run", "flow.yaml"]).code(0).out, "");
+    assert!(none.path().join("made").exists(), "a task that nobody reads runs all the same");
+}
+
+#[test]
+fn python_objects_pass_between_tasks_and_maps_follow_results() {
+    let ended = place(
+        r#"
+runner: {cluster_kwargs: {n_workers: 2}}
+tasks:
+  text:   {command: [echo, one two three]}
+  words:  {python: "mod:words", args: [$text]}
+  shouts: {python: "mod:shout", map: {text: $words}}
+  object: {python: "mod:make", args: [7]}
+  number: {python: "mod:take", args: [$object]}
+result: [$shouts, $number]
+"#,
+    )
+    .remuda(&["run", "flow.yaml", "--json"]);
+    ended.code(0).says(&["shouts | shouting two\n", "shouts | to stderr\n"]);
+    assert_eq!(ended.out, "[[\"ONE\",\"TWO\",\"THREE\"],7]\n");
+}
+
+#[test]
+fn a_result_that_is_no_plain_value_is_named_with_its_type() {
+    let ended = place("tasks:\n  o: {python: 'mod:make', args: [1]}\nresult: $o\n").remuda(&["run", "flow.yaml"]);
+    ended.code(1).says(&["mod.Opaque"]);
+    assert_eq!(ended.out, "");
+}
+
+#[test]
+fn a_python_error_comes_with_its_traceback() {
+    let ended = place("tasks:\n  a: {python: 'mod:boom', map: {x: [1, 0]}}\n  b: {python: 'mod:total', args: [$a]}\nresult: $b\n")
+        .remuda(&["run", "flow.yaml"]);
+    ended.code(1).says(&[
+        "error: flow.yaml:2:3: a[1]: task `a` ",
+        "ZeroDivisionError",
+        "  | Traceback (most recent call last):\n",
+        "return 1 // x",
+        "1 task done, 1 failed, 1 not run because of that in ",
+    ]);
+    assert_eq!(ended.out, "");
+    assert_eq!(ended.err.matches("Traceback").count(), 1, "told once:\n{}", ended.err);
+}
+
+#[test]
+fn a_failed_command_shows_what_it_wrote() {
+    let ended = place("tasks:\n  a: {command: [sh, -c, 'echo why >&2; exit 7']}\n").remuda(&["run", "flow.yaml"]);
+    ended.code(1).says(&["a: task `a`", "7", "why"]);
+    let missing = place("tasks:\n  a: {command: [no-such-program]}\n").remuda(&["run", "flow.yaml"]);
+    missing.code(1).says(&["no-such-program"]);
+}
+
+#[test]
+fn retries_are_counted() {
+    let flow = "tasks:\n  a: {command: [sh, -c, 'test -e once || { touch once; exit 1; }'], annotations: {retries: 1}}\n";
+    place(flow).remuda(&["run", "flow.yaml"]).code(0).says(&["1 task done, 1 retried in "]);
+}
+
+#[test]
+fn a_directory_is_relative_to_the_flow_file() {
+    let place = place("tasks:\n  here: {command: [pwd]}\n  there: {command: [pwd], cwd: sub}\nresult: [$here, $there]\n");
+    std::fs::create_dir_all(place.path().join("sub/flows")).unwrap();
+    std::fs::create_dir_all(place.path().join("sub/flows/sub")).unwrap();
+    std::fs::rename(place.path().join("flow.yaml"), place.path().join("sub/flows/flow.yaml")).unwrap();
+    let ended = place.remuda(&["run", "sub/flows/flow.yaml", "--json"]);
+    let real = place.path().canonicalize().unwrap();
+    assert_eq!(ended.code(0).out, format!("[\"{0}\",\"{0}/sub/flows/sub\"]\n", real.display()));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let place = place("tasks:\n  a: {command: [seq, '100000']}\nresult: $a\n");
+    let mut child = place.command(&["run", "flow.yaml", "--quiet"]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), String::from_utf8(ended.stderr).unwrap().as_str()), (Some(0), ""));
+}
+
+#[test]
+fn without_python_only_python_tasks_suffer() {
+    let place = place("tasks:\n  a: {command: [/bin/echo, fine]}\nresult: $a\n").env("PATH", "/nowhere");
+    assert_eq!(place.remuda(&["run", "flow.yaml"]).code(0).out, "fine\n");
+    let python = self::place("tasks:\n  a: {python: 'mod:inc', args: [1]}\n").env("PATH", "/nowhere");
+    let ended = python.remuda(&["run", "flow.yaml"]);
+    assert_ne!(ended.code, Some(0));
+    ended.says(&["python3"]);
+}
