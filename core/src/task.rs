@@ -130,9 +130,30 @@ pub enum Stdin {
     /// As it is.
     Text(String),
     /// As it is.
-    Bytes(#[serde(with = "serde_bytes")] Vec<u8>),
+    Bytes(#[serde(serialize_with = "serde_bytes::serialize", deserialize_with = "only_bytes")] Vec<u8>),
     /// As JSON.
     Json(serde_json::Value),
+}
+
+/// Bytes that were written as bytes. `serde_bytes` reads a list of small numbers, too, which is JSON here.
+fn only_bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    struct Bytes;
+    impl serde::de::Visitor<'_> for Bytes {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+
+        fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+            Ok(bytes)
+        }
+    }
+    deserializer.deserialize_bytes(Bytes)
 }
 
 /// What a task body needs to know about the attempt it is.

@@ -1,4 +1,5 @@
 //! Flow files on a cluster of threads: what the plan's executor does.
+#![allow(clippy::unwrap_used)]
 
 use remuda::{
     RunReport, TaskRunner,
@@ -17,7 +18,7 @@ async fn run(text: &str) -> (Result<Value, remuda::RunError>, RunReport) {
     (finished.result, finished.report)
 }
 
-#[tokio::test]
+#[remuda::test]
 async fn commands_maps_and_references() {
     let (result, report) = run(r#"
 params: {names: [a, b]}
@@ -40,7 +41,7 @@ result: {each: $each, json: $json, env: $env, plain: [1, {x: $one}]}
     assert_eq!(report.tasks.done, 7);
 }
 
-#[tokio::test]
+#[remuda::test]
 async fn a_failure_ends_what_depends_on_it_and_nothing_else() {
     let (result, report) = run(r#"
 tasks:
@@ -57,17 +58,17 @@ result: $last
     assert_eq!((report.tasks.done, report.tasks.failed, report.tasks.upstream_failed), (2, 2, 1));
 }
 
-#[tokio::test]
+#[remuda::test]
 async fn a_map_over_something_that_is_no_list_is_said_at_run_time() {
     let (result, report) = run("tasks:\n  text: {command: [echo, x]}\n  each: {command: [echo, $x], map: {x: $text}}\n  after: {command: [echo, y], after: [each]}\n").await;
     assert_eq!(result.unwrap_err().to_string(), "flow.yaml:3:3: each: maps `x` over $text, whose result is a string, not a list");
     assert_eq!(report.tasks.total(), 1);
 }
 
-#[tokio::test]
+#[remuda::test]
 async fn a_map_over_nothing_is_an_empty_list() {
     let (result, _) =
-        run("tasks:\n  none: {command: [echo, $x], map: {x: []}}\n  count: {command: [cat], stdin: $none}\nresult: [$none, $count]\n")
+        run("tasks:\n  none: {command: [echo, $x], map: {x: []}}\n  count: {command: [cat], stdin: $none}\n  list: {command: [cat], stdin: [1, 2]}\nresult: [$none, $count, $list]\n")
             .await;
-    assert_eq!(result.unwrap(), json!([[], "[]"]));
+    assert_eq!(result.unwrap(), json!([[], "[]", "[1,2]"]));
 }
