@@ -17,7 +17,7 @@ ARROWS = {
     "remuda-macros": set(),
     "remuda-local": {"remuda-core"},
     "remuda-registry": {"remuda-core"} | CLASSES,
-    "remuda": {"remuda-core", "remuda-macros", "remuda-registry"},
+    "remuda": {"remuda-core", "remuda-macros", "remuda-registry"} | CLASSES,
     "remuda-cli": {"remuda"},
     "remuda-tests": {"remuda-core"},
     "remuda-examples": {"remuda"},

@@ -74,12 +74,6 @@ pub struct Here {
     pub encode: Option<EncodeFn>,
 }
 
-impl fmt::Debug for Here {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Here").field(&self.type_name).finish()
-    }
-}
-
 impl Here {
     fn encode(&self) -> Result<Bytes> {
         let encode = self.encode.ok_or_else(|| unserializable(self.type_name))?;
@@ -94,12 +88,6 @@ pub struct PythonValue {
     pub pickle: Bytes,
     /// `module.QualName` of its class, for messages.
     pub type_name: Arc<str>,
-}
-
-impl fmt::Debug for PythonValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PythonValue").field("type_name", &self.type_name).field("bytes", &self.pickle.len()).finish()
-    }
 }
 
 /// How values of `T` cross a process border, as far as `T` can. Built where the traits of `T` are known (`#[remuda::task]`).

@@ -1,7 +1,5 @@
 //! Rung 1: the keeper's mind without a clock, then against a hostile platform made up by proptest.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, too
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,

@@ -1,7 +1,5 @@
 //! Rung 1: the whole keeper under a paused clock, one test for each promise.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, too
-
 mod support;
 
 use std::{

@@ -1,7 +1,5 @@
 //! Kwargs against schemas: every mistake, each with its remedy.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, too
-
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

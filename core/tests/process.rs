@@ -1,7 +1,5 @@
 //! Clusters whose process or runtime ends under them, on Remuda's own threads and a real clock.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, too
-
 mod support;
 
 use std::{

@@ -1,7 +1,5 @@
 //! What a registry answers, with classes that never run.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, too
-
 use std::sync::Arc;
 
 use async_trait::async_trait;

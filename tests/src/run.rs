@@ -10,7 +10,7 @@ use remuda_core::{
     value::{Value, decode},
 };
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{bodies::Prepared, gate::patience};
 
@@ -94,8 +94,9 @@ impl Run {
         if let Some((_, state)) = self.history.iter().find(|(k, state)| *k == key && reached(state)) {
             return state.clone();
         }
+        let end = Instant::now() + patience();
         loop {
-            let (told, state) = self.event().await;
+            let (told, state) = self.event(end).await;
             if told == key && reached(&state) {
                 return state;
             }
@@ -107,8 +108,9 @@ impl Run {
     /// # Panics
     /// As [`Run::until`].
     pub async fn outcome(&mut self, key: Key) -> Outcome {
+        let end = Instant::now() + patience();
         while !self.finals.contains_key(&key) {
-            self.event().await;
+            self.event(end).await;
         }
         self.finals[&key].clone()
     }
@@ -192,12 +194,19 @@ impl Run {
         Ok(())
     }
 
-    async fn event(&mut self) -> (Key, TaskState) {
-        let event = timeout(patience(), self.events.recv()).await;
-        let event = event.unwrap_or_else(|_| panic!("nothing more happens; so far: {:#?}", self.history));
-        let event = event.unwrap_or_else(|| panic!("the session went silent; so far: {:#?}", self.history));
+    async fn event(&mut self, end: Instant) -> (Key, TaskState) {
+        let event = timeout_at(end, self.events.recv()).await;
+        let event = event.unwrap_or_else(|_| panic!("what is awaited does not happen; so far: {}", self.tail()));
+        let event = event.unwrap_or_else(|| panic!("the session went silent; so far: {}", self.tail()));
         self.keep(event.key, event.state.clone());
         (event.key, event.state)
+    }
+
+    /// The last of what was told, for messages.
+    fn tail(&self) -> String {
+        let first = self.history.len().saturating_sub(20);
+        let lines = self.history[first..].iter().map(|(key, state)| format!("\n  {key} {state:?}"));
+        format!("{} events, the last:{}", self.history.len(), lines.collect::<String>())
     }
 
     fn keep(&mut self, key: Key, state: TaskState) {

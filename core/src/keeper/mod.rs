@@ -120,6 +120,8 @@ impl Keeper {
             let wake = self.fleet.wake();
             input = tokio::select! {
                 biased;
+                // Before commands: who scales down has perhaps seen workers arrive, and a worker that is here is drained, not just stopped.
+                Some(change) = next(&mut self.changes) => changed(change),
                 command = commands.recv(), if owned => match command {
                     Some(Command::Scale { count, victims, number }) => {
                         self.heard = self.heard.max(number);
@@ -128,7 +130,6 @@ impl Keeper {
                     Some(Command::Close) | None => { owned = false; Input::Close }
                 },
                 Some(done) = self.calls.join_next_with_id() => self.answered(done),
-                Some(change) = next(&mut self.changes) => changed(change),
                 () = sleep_until(begin + wake.unwrap_or_default()), if wake.is_some() => Input::Tick,
                 _ = poll.tick(), if self.changes.is_some() => { self.list(); Input::Tick }
             };

@@ -1,16 +1,19 @@
 //! `local::LocalCluster` as a subject.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
-use remuda_core::{class::ClusterClass, cluster::{ClusterOptions, Limits}};
+use remuda_core::{
+    class::ClusterClass,
+    cluster::{ClusterOptions, Limits},
+};
 use remuda_local::{LocalCluster, LocalConfig};
 use remuda_tests::{
     behaviour::{Ability, Subject},
     census,
 };
 
-pub fn subject(name: &str, processes: bool) -> Subject {
-    Subject::new(name, move |want| {
+pub(crate) fn subject(name: &str, processes: bool) -> Subject {
+    let subject = Subject::new(name, move |want| {
         let config = LocalConfig {
             n_workers: Some(want.workers),
             threads_per_worker: Some(want.threads_per_worker.max(1)),
@@ -26,5 +29,9 @@ pub fn subject(name: &str, processes: bool) -> Subject {
         ClusterOptions { limits: Limits { backoff: (second / 100, second), ..Limits::default() }, ..ClusterOptions::default() }
     })
     .with_census(census::processes)
-    .with([Ability::Scale, Ability::Resources, Ability::Slots])
+    .with([Ability::Scale, Ability::Resources, Ability::Slots, Ability::Commands]);
+    match Command::new("python3").arg("--version").output() {
+        Ok(_) => subject.with([Ability::Python]),
+        Err(error) => subject.without(Ability::Python, format!("python3: {error}")),
+    }
 }
