@@ -20,6 +20,10 @@ use rustix::{
 use serde_json::json;
 use support::{Stage, args, command, descendants, python, rust};
 
+fn text(text: &str) -> remuda_core::value::Template {
+    remuda_core::value::Template::value(text).unwrap()
+}
+
 const AS_DRIVER: &str = "REMUDA_TEST_DRIVER";
 
 #[test]
@@ -49,18 +53,20 @@ async fn driver_entry() {
     let works = [
         rust("sleeps", &[(); 0]),
         python("time:sleep", &args(&[remuda_core::value::Template::value(&3600).unwrap()]), "/"),
+        // Native code that lets no other Python thread run.
+        python("re:match", &args(&[text("(a+)+$"), text(&format!("{}b", "a".repeat(60)))]), "/"),
         command(&json!({"argv": ["sh", "-c", "sleep 3600 & wait"]})),
     ];
     for work in works {
         let key = stage.run(work);
         stage.running(key).await;
     }
-    // Two hosts of each worker, an interpreter, a shell and what it runs; not the blink of a process between fork and exec.
+    // Two hosts of each worker, two interpreters, a shell and what it runs; not the blink of a process between fork and exec.
     let mut before = descendants();
     loop {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let now = descendants();
-        if now.len() == 7 && now.iter().map(|(pid, _)| pid).eq(before.iter().map(|(pid, _)| pid)) {
+        if now.len() == 8 && now.iter().map(|(pid, _)| pid).eq(before.iter().map(|(pid, _)| pid)) {
             break;
         }
         before = now;
@@ -94,7 +100,7 @@ fn nothing_outlives_a_killed_driver() {
     let lines = BufReader::new(driver.0.stderr.take().unwrap()).lines();
     let line = lines.map_while(Result::ok).find(|line| line.starts_with("children ")).expect("the driver tells its children");
     let pids: Vec<Pid> = line.split(' ').skip(1).map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect();
-    assert!(pids.len() == 7, "{line}");
+    assert!(pids.len() == 8, "{line}");
     let handles: Vec<_> = pids.iter().map(|pid| pidfd_open(*pid, PidfdFlags::empty()).unwrap()).collect();
     drop(driver);
     for (pid, handle) in pids.iter().zip(handles) {

@@ -135,6 +135,20 @@ async fn an_exit_is_tried_again_and_then_a_crash_with_its_code() {
 }
 
 #[tokio::test]
+async fn a_task_that_kills_every_worker_does_not_end_the_cluster() {
+    let _alone = alone().await;
+    let mut stage = Stage::new(processes(1, 1)).await;
+    let key = stage.run(rust("exit", &(3,)));
+    match stage.error(key).await {
+        TaskError::Crashed(crash) => assert_eq!((crash.cause.as_str(), crash.attempts), ("exit code 3", 4)),
+        other => panic!("{other:?}"),
+    }
+    let key = stage.run(rust("add", &(1, 1)));
+    assert_eq!(stage.json(key).await, 2);
+    end(stage).await;
+}
+
+#[tokio::test]
 async fn a_killed_worker_is_replaced() {
     let _alone = alone().await;
     let mut stage = Stage::new(processes(1, 1)).await;

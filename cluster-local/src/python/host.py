@@ -1,5 +1,5 @@
 # Runs Python tasks for one slot, until its standard input, a socket, ends. Python 3.8 and later, standard library only.
-import asyncio, difflib, importlib, inspect, io, os, pickle, queue, signal, socket, struct, sys, threading, traceback
+import asyncio, difflib, fcntl, importlib, inspect, os, pickle, queue, select, signal, socket, struct, sys, threading, traceback
 
 PICKLE, ERROR = 1, 2
 LONGEST = 2**32 - 1
@@ -349,10 +349,30 @@ def interrupted(_signal, _frame):
         raise KeyboardInterrupt()
 
 
+class Lifeline:
+    """While a task runs the driver says nothing, so any sign of the socket is its end: the kernel then ends this process group,
+    also when native code (a long regular expression) does not let the thread that listens run."""
+
+    def __init__(self, sock):
+        self.fd, self.flags = sock.fileno(), fcntl.fcntl(sock, fcntl.F_GETFL)
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        fcntl.fcntl(self.fd, fcntl.F_SETOWN, -os.getpgrp() if os.getpgrp() == os.getpid() else os.getpid())
+
+    def hold(self):
+        fcntl.fcntl(self.fd, fcntl.F_SETFL, self.flags | os.O_ASYNC)
+
+    def drop(self):
+        fcntl.fcntl(self.fd, fcntl.F_SETFL, self.flags)
+
+
 def read(sock, n):
     data = bytearray(n)
     view, at = memoryview(data), 0
     while at < n:
+        # Not blocked in recv: the kernel sends no SIGIO for a socket that somebody reads.
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        poll.poll()
         got = sock.recv_into(view[at:])
         if got == 0:
             raise EOFError()
@@ -403,13 +423,16 @@ def main():
         sys.path.insert(0, "")
     signal.signal(signal.SIGINT, interrupted)
     say(sock, {"Hello": {"version": list(sys.version_info[:3])}})
+    lifeline = Lifeline(sock)
     requests = queue.SimpleQueue()
     threading.Thread(target=listen, args=(sock, requests), daemon=True).start()
     while True:
         data = requests.get()
         if data is None:
             break
+        lifeline.hold()
         reply = handle(data)
+        lifeline.drop()
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
