@@ -67,9 +67,8 @@ impl Display {
 
     fn end(&mut self) {
         if let Self::Bars(bars) = self {
-            bars.screen.set_bars(None);
-            // An error here means that the terminal is gone.
-            let _ = bars.all.clear();
+            bars.rows.values().chain([&bars.head]).for_each(ProgressBar::finish_and_clear);
+            bars.screen.clear_bars();
         }
     }
 }
@@ -90,7 +89,7 @@ impl Bars {
     fn new(screen: &Screen) -> Self {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         let head = all.add(ProgressBar::new_spinner().with_style(style("{msg}")));
-        screen.set_bars(Some(all.clone()));
+        screen.set_bars(all.clone());
         Self { screen: screen.clone(), all, head, rows: HashMap::new() }
     }
 

@@ -1,6 +1,7 @@
 //! `remuda run`.
 
 use std::{
+    cell::OnceCell,
     future::Future,
     process::ExitCode,
     time::{Duration, Instant},
@@ -26,6 +27,9 @@ use crate::{
 /// How long clusters that nobody waits for any more may take to close.
 const CLOSE: Duration = Duration::from_secs(90);
 
+/// How long the display may take to end; it has nothing to wait for.
+const SHOWN: Duration = Duration::from_secs(1);
+
 pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> {
     logging::init(screen, args.quiet)?;
     let checked = validate::check(&args.flow, &args.params, &args.settings, Registry::with_builtins())?;
@@ -37,19 +41,22 @@ pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> 
         Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| infra("no threads for the program", &e))?;
     let stop = listen(&runtime, screen)?;
     let (plan, runner) = (&checked.plan, &checked.runner);
-    let begin = Instant::now();
+    let (begin, shown) = (Instant::now(), OnceCell::new());
+    let cell = &shown;
     let finished = runtime.block_on(async {
-        runner
-            .run_on_cluster(stop, |flow, cluster| async move {
-                tell(&cluster, screen);
-                let shown = follow(&flow, &cluster, plan, Display::new(screen, args.quiet), begin);
-                drop(cluster);
-                let result = plan.run(&flow).await;
-                drop((flow, shown));
-                result
-            })
-            .await
+        let finished = runner.run_on_cluster(stop, |flow, cluster| async move {
+            tell(&cluster, screen);
+            // Set once: there is one run.
+            let _ = cell.set(follow(&flow, &cluster, plan, Display::new(screen, args.quiet), begin));
+            drop(cluster);
+            plan.run(&flow).await
+        });
+        finished.await
     });
+    // The events have ended with the run, and with them the display.
+    if let Some(shown) = shown.into_inner() {
+        let _ = runtime.block_on(async { tokio::time::timeout(SHOWN, shown).await });
+    }
     end(finished, plan, args, screen, runtime)
 }
 
@@ -58,7 +65,7 @@ fn end(finished: Finished<Value>, plan: &FlowPlan, args: &RunArgs, screen: &Scre
     let mut remaining = finished.report.problems();
     remaining.extend(remuda::join_all(CLOSE).into_iter().map(|what| format!("still there: {what}")));
     runtime.shutdown_background();
-    screen.set_bars(None);
+    screen.clear_bars();
     if !args.quiet {
         screen.lines(&summary(&finished.report));
     }
@@ -86,7 +93,7 @@ fn listen(runtime: &Runtime, screen: &Screen) -> Result<impl Future<Output = ()>
         screen.lines("interrupted: cancelling the tasks and closing the cluster; once more to leave at once");
         let _ = tell.send(());
         either(&mut interrupt, &mut terminate).await;
-        screen.set_bars(None);
+        screen.clear_bars();
         screen.lines("interrupted again: leaving at once");
         remuda::leave();
     });

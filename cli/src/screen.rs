@@ -12,9 +12,17 @@ use indicatif::MultiProgress;
 pub(crate) struct Screen(Arc<Mutex<Option<MultiProgress>>>);
 
 impl Screen {
-    /// From now on bars stand at the bottom; `None`: no longer.
-    pub(crate) fn set_bars(&self, bars: Option<MultiProgress>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = bars;
+    /// From now on bars stand at the bottom.
+    pub(crate) fn set_bars(&self, bars: MultiProgress) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(bars);
+    }
+
+    /// Takes the bars away.
+    pub(crate) fn clear_bars(&self) {
+        if let Some(bars) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // An error here means that the terminal is gone.
+            let _ = bars.clear();
+        }
     }
 
     /// Writes whole lines. Nothing can be done about a closed standard error.

@@ -160,3 +160,15 @@ fn a_file_is_read_with_its_params_and_directory() {
     insta::assert_snapshot!(wrong);
     assert!(FlowPlan::read(&dir.path().join("no.yaml"), &[]).unwrap_err().to_string().ends_with("no.yaml: no such file"));
 }
+
+/// The flow files of the documentation are flow files.
+#[test]
+fn documented_flows_are_flows() {
+    let text = include_str!("../../../docs/flow-files.md");
+    let blocks: Vec<_> = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 2);
+    for block in blocks {
+        let plan = parse(block).unwrap();
+        assert!(plan.result.is_some(), "{block}");
+    }
+}
