@@ -214,47 +214,58 @@ pub fn elements(bytes: &[u8]) -> Result<Vec<&[u8]>> {
 
 /// What follows the first value. Not recursive: depth is the sender's to choose.
 fn skip(mut rest: &[u8]) -> Option<&[u8]> {
-    use rmp::Marker;
     let mut pending = 1_u64;
     while pending > 0 {
-        pending -= 1;
-        let marker = Marker::from_u8(*rest.first()?);
-        rest = &rest[1..];
-        let mut length = |bytes: usize| {
-            let (head, tail) = rest.split_at_checked(bytes)?;
-            rest = tail;
-            Some(head.iter().fold(0_u64, |n, byte| (n << 8) | u64::from(*byte)))
-        };
-        let (payload, children) = match marker {
-            Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False | Marker::Reserved => (0, 0),
-            Marker::U8 | Marker::I8 => (1, 0),
-            Marker::U16 | Marker::I16 => (2, 0),
-            Marker::U32 | Marker::I32 | Marker::F32 => (4, 0),
-            Marker::U64 | Marker::I64 | Marker::F64 => (8, 0),
-            Marker::FixStr(len) => (len.into(), 0),
-            Marker::Str8 | Marker::Bin8 => (length(1)?, 0),
-            Marker::Str16 | Marker::Bin16 => (length(2)?, 0),
-            Marker::Str32 | Marker::Bin32 => (length(4)?, 0),
-            Marker::FixExt1 => (2, 0),
-            Marker::FixExt2 => (3, 0),
-            Marker::FixExt4 => (5, 0),
-            Marker::FixExt8 => (9, 0),
-            Marker::FixExt16 => (17, 0),
-            Marker::Ext8 => (length(1)? + 1, 0),
-            Marker::Ext16 => (length(2)? + 1, 0),
-            Marker::Ext32 => (length(4)? + 1, 0),
-            Marker::FixArray(len) => (0, len.into()),
-            Marker::Array16 => (0, length(2)?),
-            Marker::Array32 => (0, length(4)?),
-            Marker::FixMap(len) => (0, 2 * u64::from(len)),
-            Marker::Map16 => (0, 2 * length(2)?),
-            Marker::Map32 => (0, 2 * length(4)?),
-        };
-        rest = rest.get(usize::try_from(payload).ok()?..)?;
-        pending += children;
+        let (after, children) = token(rest)?;
+        rest = after;
+        pending = pending - 1 + children;
     }
     Some(rest)
 }
+
+/// What follows the first token, and how many values it announces.
+fn token(mut rest: &[u8]) -> Option<(&[u8], u64)> {
+    use rmp::Marker;
+    let marker = Marker::from_u8(*rest.first()?);
+    rest = &rest[1..];
+    let mut length = |bytes: usize| {
+        let (head, tail) = rest.split_at_checked(bytes)?;
+        rest = tail;
+        Some(head.iter().fold(0_u64, |n, byte| (n << 8) | u64::from(*byte)))
+    };
+    let (payload, children) = match marker {
+        Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False | Marker::Reserved => (0, 0),
+        Marker::U8 | Marker::I8 => (1, 0),
+        Marker::U16 | Marker::I16 => (2, 0),
+        Marker::U32 | Marker::I32 | Marker::F32 => (4, 0),
+        Marker::U64 | Marker::I64 | Marker::F64 => (8, 0),
+        Marker::FixStr(len) => (len.into(), 0),
+        Marker::Str8 | Marker::Bin8 => (length(1)?, 0),
+        Marker::Str16 | Marker::Bin16 => (length(2)?, 0),
+        Marker::Str32 | Marker::Bin32 => (length(4)?, 0),
+        Marker::FixExt1 => (2, 0),
+        Marker::FixExt2 => (3, 0),
+        Marker::FixExt4 => (5, 0),
+        Marker::FixExt8 => (9, 0),
+        Marker::FixExt16 => (17, 0),
+        Marker::Ext8 => (length(1)? + 1, 0),
+        Marker::Ext16 => (length(2)? + 1, 0),
+        Marker::Ext32 => (length(4)? + 1, 0),
+        Marker::FixArray(len) => (0, len.into()),
+        Marker::Array16 => (0, length(2)?),
+        Marker::Array32 => (0, length(4)?),
+        Marker::FixMap(len) => (0, 2 * u64::from(len)),
+        Marker::Map16 => (0, 2 * length(2)?),
+        Marker::Map32 => (0, 2 * length(4)?),
+    };
+    Some((rest.get(usize::try_from(payload).ok()?..)?, children))
+}
+
+/// The extension type that stands for a part of a template while a value is serialised: see [`Template::with_parts`].
+pub const PART: i8 = 0x52;
+
+/// `fixext 8` of type [`PART`].
+const PART_HEAD: [u8; 2] = [0xd7, PART.cast_unsigned()];
 
 pub(crate) fn unserializable(type_name: &str) -> Error {
     Error::new(ErrorKind::Unserializable, format!("`{type_name}` does not implement Serialize, so it cannot leave this process"))
@@ -323,6 +334,31 @@ impl Template {
         self.bytes.extend_from_slice(&other.bytes);
         self.holes.extend(other.holes.iter().map(|at| base + at));
         self
+    }
+
+    /// A value that was serialised with its parts left out: each extension of type [`PART`] with a number in eight bytes stands for the part
+    /// of that number.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unserializable`] when the bytes are not MessagePack, or name a part that is not there.
+    pub fn with_parts(bytes: &[u8], parts: &[Self]) -> Result<Self> {
+        let broken = || Error::new(ErrorKind::Unserializable, "not a MessagePack value with its parts left out");
+        let mut whole = Self::new();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (after, _) = token(rest).ok_or_else(broken)?;
+            match rest.strip_prefix(&PART_HEAD).and_then(|number| number.first_chunk::<8>()) {
+                Some(number) => {
+                    let part = usize::try_from(u64::from_be_bytes(*number)).ok().and_then(|n| parts.get(n));
+                    whole.append(part.ok_or_else(broken)?);
+                }
+                None => {
+                    whole.raw(&rest[..rest.len() - after.len()]);
+                }
+            }
+            rest = after;
+        }
+        Ok(whole)
     }
 
     /// How many inputs it takes.

@@ -1,6 +1,7 @@
 //! Attribute macros of Remuda: `#[remuda::task]`, `#[remuda::main]`, `#[remuda::test]`. Documented where they are re-exported.
 
 mod entry;
+mod inputs;
 mod task;
 
 use proc_macro::TokenStream;
@@ -30,4 +31,10 @@ pub fn main(attr: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn test(attr: TokenStream, item: TokenStream) -> TokenStream {
     entry::test(attr.into(), item.into()).unwrap_or_else(|error| error.to_compile_error()).into()
+}
+
+/// For a struct or an enum whose fields may be [`Arg`](struct.Arg.html)s, so that they may hold futures.
+#[proc_macro_derive(Inputs)]
+pub fn inputs(item: TokenStream) -> TokenStream {
+    inputs::expand(item.into()).unwrap_or_else(|error| error.to_compile_error()).into()
 }

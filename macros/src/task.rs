@@ -86,7 +86,7 @@ pub(crate) fn expand(attr: TokenStream, item: TokenStream) -> Result<TokenStream
         #vis fn #name(#(#names: impl ::core::convert::Into<::remuda::Arg<#types>>),*) -> ::remuda::Call<#output> {
             #[allow(unused_mut)]
             let mut args = ::remuda::__private::Builder::default();
-            #(let #names = args.take(stringify!(#names), #names.into(), ::remuda::__codec!(#types));)*
+            #(let #names = args.take(stringify!(#names), #names.into(), ::remuda::__codec!(#types), ::remuda::__fields!(#types));)*
             let call = args.call(
                 concat!(module_path!(), "::", #label),
                 ::remuda::__codec!(#output),

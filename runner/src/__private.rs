@@ -16,6 +16,7 @@ pub use crate::{
     arg::Taken,
     call::{Body, Builder, failure},
     context::TaskContext,
+    fields::{Field, Fields},
     entry::{block_on_main, block_on_test, finish_main, init_test},
 };
 
@@ -73,6 +74,35 @@ pub trait NoDecode<T> {
 }
 
 impl<T> NoDecode<T> for Probe<T> {}
+
+impl<T: crate::Inputs> Probe<T> {
+    /// It may have futures in its fields.
+    #[must_use]
+    pub fn fields(&self) -> Option<Fields<T>> {
+        Some(Fields::new())
+    }
+}
+
+/// The answer where `T` does not derive `Inputs`.
+pub trait NoFields<T> {
+    /// It has none.
+    fn fields(&self) -> Option<Fields<T>> {
+        None
+    }
+}
+
+impl<T> NoFields<T> for Probe<T> {}
+
+/// [`Fields`] of a concrete type, if it has any.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __fields {
+    ($t:ty) => {{
+        #[allow(unused_imports)]
+        use $crate::__private::NoFields as _;
+        $crate::__private::Probe::<$t>::new().fields()
+    }};
+}
 
 /// [`Codec`] of a concrete type.
 #[doc(hidden)]

@@ -5,7 +5,7 @@ use std::{
     fmt,
     hash::Hash,
     ops::Range,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use remuda_core::{
@@ -13,9 +13,13 @@ use remuda_core::{
     task::{Outcome, TaskError},
     value::{Codec, Template},
 };
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 
-use crate::{future::TaskFuture, run::Held};
+use crate::{
+    fields::{self, ResolveFn},
+    future::TaskFuture,
+    run::Held,
+};
 
 /// What a parameter of type `T` takes: a `T`, an `Arc<T>`, a [`TaskFuture<T>`] or a reference to one; for `Vec`, `Option`, maps and tuples
 /// also that container full of futures, and [`Arg::list`] for any mixture, at any depth.
@@ -32,6 +36,8 @@ use crate::{future::TaskFuture, run::Held};
 pub struct Arg<T> {
     pub(crate) inputs: Vec<ArgInput>,
     node: Node<T>,
+    /// What the inputs came to, for an argument in a field: see [`Arg::get`].
+    resolved: OnceLock<Arc<T>>,
 }
 
 /// A result that an argument needs.
@@ -41,12 +47,28 @@ pub(crate) struct ArgInput {
     pub(crate) allow_failure: bool,
 }
 
-enum Node<T> {
+impl<T> Clone for Arg<T> {
+    fn clone(&self) -> Self {
+        Self { inputs: self.inputs.clone(), node: self.node.clone(), resolved: self.resolved.clone() }
+    }
+}
+
+pub(crate) enum Node<T> {
     Value(Arc<T>),
     /// The one input as it is, read by its future's codec.
     Input(Codec<T>),
     /// Made of the inputs, in order.
     Built(Getter<T>, Result<Template>),
+}
+
+impl<T> Clone for Node<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Value(value) => Self::Value(value.clone()),
+            Self::Input(codec) => Self::Input(*codec),
+            Self::Built(get, template) => Self::Built(get.clone(), template.clone()),
+        }
+    }
 }
 
 type Getter<T> = Arc<dyn Fn(&[Outcome]) -> Result<Arc<T>, TaskError> + Send + Sync>;
@@ -59,15 +81,38 @@ impl<T> fmt::Debug for Arg<T> {
 
 impl<T> Arg<T> {
     fn value(value: Arc<T>) -> Self {
-        Self { inputs: Vec::new(), node: Node::Value(value) }
+        Self { inputs: Vec::new(), node: Node::Value(value), resolved: OnceLock::new() }
     }
 
     fn built(inputs: Vec<ArgInput>, get: Getter<T>, template: Result<Template>) -> Self {
-        Self { inputs, node: Node::Built(get, template) }
+        Self { inputs, node: Node::Built(get, template), resolved: OnceLock::new() }
     }
 
-    pub(crate) fn take(self, range: Range<usize>, codec: Codec<T>) -> Taken<T> {
-        Taken { node: self.node, range, codec }
+    /// The value, in the body of a task: for an argument that is a field of another argument, whose type derives [`crate::Inputs`].
+    ///
+    /// # Panics
+    /// Outside of a task's body, for an argument that is not a plain value; and where the type that holds it does not derive `Inputs`.
+    #[must_use]
+    pub fn get(&self) -> &T {
+        match (&self.node, self.resolved.get()) {
+            (Node::Value(value), _) | (_, Some(value)) => value,
+            (_, None) => panic!(
+                "an `Arg<{}>` was read before its inputs were there: derive `remuda::Inputs` for the type that holds it, and read it in the task",
+                std::any::type_name::<T>()
+            ),
+        }
+    }
+
+    /// The value itself, and what it still waits for: nothing, as the arguments of a call are taken one by one.
+    pub(crate) fn value_mut(&mut self) -> Option<&mut T> {
+        match &mut self.node {
+            Node::Value(value) => Arc::get_mut(value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn into_node(self) -> Node<T> {
+        self.node
     }
 }
 
@@ -138,6 +183,49 @@ impl Parts {
     }
 }
 
+impl<T: Send + Sync + 'static> fields::Field for Arg<T> {
+    fn take_inputs(&mut self) -> Vec<ArgInput> {
+        std::mem::take(&mut self.inputs)
+    }
+
+    fn needs(&self) -> usize {
+        match &self.node {
+            Node::Value(_) => 0,
+            Node::Input(_) => 1,
+            Node::Built(_, template) => template.as_ref().map_or(0, Template::holes),
+        }
+    }
+
+    fn resolve(&self, inputs: &[Outcome]) -> Result<(), TaskError> {
+        let value = match &self.node {
+            Node::Value(_) => return Ok(()),
+            Node::Input(codec) => read(&inputs[0], *codec)?,
+            Node::Built(get, _) => get(inputs)?,
+        };
+        let _ = self.resolved.set(value); // the same again, when the task is tried again
+        Ok(())
+    }
+}
+
+impl<T: Serialize> Serialize for Arg<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match (&self.node, self.resolved.get()) {
+            (Node::Value(value), _) | (_, Some(value)) => value.serialize(serializer),
+            (Node::Input(_), None) => fields::leave_out(Template::hole(), serializer),
+            (Node::Built(_, template), None) => match template {
+                Ok(template) => fields::leave_out(template.clone(), serializer),
+                Err(error) => Err(ser::Error::custom(error)),
+            },
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Arg<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(deserializer).map(|value| Self::value(Arc::new(value)))
+    }
+}
+
 fn input<T>(future: &TaskFuture<T>, allow_failure: bool) -> ArgInput {
     ArgInput { held: future.held.clone(), allow_failure }
 }
@@ -148,9 +236,11 @@ fn read<T: Send + Sync + 'static>(outcome: &Outcome, codec: Codec<T>) -> Result<
 
 /// An argument whose place among the task's inputs is known.
 pub struct Taken<T> {
-    node: Node<T>,
-    range: Range<usize>,
-    codec: Codec<T>,
+    pub(crate) node: Node<T>,
+    pub(crate) range: Range<usize>,
+    pub(crate) codec: Codec<T>,
+    /// For a value whose type derives [`crate::Inputs`]: sets its fields.
+    pub(crate) resolve: Option<ResolveFn<T>>,
 }
 
 impl<T> fmt::Debug for Taken<T> {
@@ -166,7 +256,12 @@ impl<T: Send + Sync + 'static> Taken<T> {
     /// An input of another type than the parameter.
     pub fn get(&self, inputs: &[Outcome]) -> Result<Arc<T>, TaskError> {
         match &self.node {
-            Node::Value(value) => Ok(value.clone()),
+            Node::Value(value) => {
+                if let Some(resolve) = self.resolve {
+                    resolve(value, &inputs[self.range.clone()])?;
+                }
+                Ok(value.clone())
+            }
             Node::Input(_) => read(&inputs[self.range.start], self.codec),
             Node::Built(get, _) => get(&inputs[self.range.clone()]),
         }
@@ -178,12 +273,7 @@ impl<T: Send + Sync + 'static> Taken<T> {
             return Err(unfit(text));
         }
         match &self.node {
-            Node::Value(value) => {
-                let bytes = self.codec.wrap(value.clone()).to_plain()?;
-                let mut template = Template::new();
-                template.raw(&bytes);
-                Ok(template)
-            }
+            Node::Value(value) => fields::template(|| self.codec.wrap(value.clone()).to_plain()),
             Node::Input(_) => Ok(Template::hole()),
             Node::Built(_, template) => template.clone(),
         }
@@ -208,7 +298,7 @@ impl<T> From<Arc<T>> for Arg<T> {
 
 impl<T> From<&TaskFuture<T>> for Arg<T> {
     fn from(future: &TaskFuture<T>) -> Self {
-        Self { inputs: vec![input(future, false)], node: Node::Input(future.codec) }
+        Self { inputs: vec![input(future, false)], node: Node::Input(future.codec), resolved: OnceLock::new() }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     annotate::{Annotate, annotation_setters},
     arg::{Arg, ArgInput, Taken, unfit},
     context::{Leased, TaskContext, run_sync},
+    fields::Fields,
     future::TaskFuture,
     run::{Run, lock},
 };
@@ -122,10 +123,20 @@ impl fmt::Debug for Builder {
 
 impl Builder {
     /// The argument for the parameter `name`.
-    pub fn take<T: Send + Sync + 'static>(&mut self, name: &'static str, mut arg: Arg<T>, codec: Codec<T>) -> Arc<Taken<T>> {
+    pub fn take<T: Send + Sync + 'static>(
+        &mut self,
+        name: &'static str,
+        mut arg: Arg<T>,
+        codec: Codec<T>,
+        fields: Option<Fields<T>>,
+    ) -> Arc<Taken<T>> {
         let begin = self.inputs.len();
         self.inputs.append(&mut arg.inputs);
-        let taken = Arc::new(arg.take(begin..self.inputs.len(), codec));
+        if let (Some(fields), Some(value)) = (&fields, arg.value_mut()) {
+            self.inputs.extend((fields.take)(value));
+        }
+        let range = begin..self.inputs.len();
+        let taken = Arc::new(Taken { node: arg.into_node(), range, codec, resolve: fields.map(|fields| fields.resolve) });
         let encoded = taken.clone();
         self.templates.push((name, Box::new(move || encoded.template())));
         taken

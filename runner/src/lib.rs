@@ -44,6 +44,7 @@ pub mod config;
 mod context;
 mod dynamic;
 mod entry;
+mod fields;
 mod flow;
 pub mod flowfile;
 mod future;
@@ -59,6 +60,7 @@ pub use builder::Builder;
 pub use call::Call;
 pub use context::TaskContext;
 pub use dynamic::{CommandCall, PythonCall, Tree, command, python};
+pub use fields::Inputs;
 pub use entry::{MainResult, exit_code, init, leave};
 pub use flow::{Flow, Waited};
 pub use future::{TaskFailed, TaskFuture};
@@ -72,7 +74,7 @@ pub use remuda_core::{
     task::{Crash, Failure, Key, TaskError, TaskEvent, TaskState},
     value::Value,
 };
-pub use remuda_macros::{main, task, test};
+pub use remuda_macros::{Inputs, main, task, test};
 pub use remuda_registry::Registry;
 pub use report::{Counts, RunReport};
 pub use run::Held;

@@ -333,6 +333,35 @@ async fn runs_of_one_runner_may_share_a_cluster_and_keep_their_tasks_apart() {
     runner.close().await.unwrap();
 }
 
+#[derive(Clone, remuda::Inputs)]
+struct Job {
+    start: Arg<i64>,
+    steps: Arg<Vec<i64>>,
+    factor: i64,
+}
+
+#[remuda::task]
+fn run_job(job: &Job) -> i64 {
+    (job.start.get() + job.steps.get().iter().sum::<i64>()) * job.factor
+}
+
+#[tokio::test]
+async fn futures_stand_in_fields() {
+    threads(2)
+        .run(|flow| async move {
+            let (one, many) = (flow.submit(inc(0)), flow.map(inc, 0..3)?);
+            let job = Job { start: (&one).into(), steps: many.into(), factor: 10 };
+            let first = flow.submit(run_job(job.clone()));
+            assert_eq!((first.await?, flow.submit(run_job(job)).await?), (70, 70));
+            assert_eq!(flow.submit(run_job(Job { start: 5.into(), steps: vec![1].into(), factor: 1 })).await?, 6);
+            let bad = flow.submit(run_job(Job { start: flow.submit(fail("x")).into(), steps: vec![0].into(), factor: 1 })).await.unwrap_err();
+            assert_eq!(bad.error.state_name(), "upstream_failed");
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
 #[tokio::test]
 async fn a_run_can_be_spawned() {
     let spawn = |n: i64| {
