@@ -16,8 +16,8 @@ pub use crate::{
     arg::Taken,
     call::{Body, Builder, failure},
     context::TaskContext,
-    fields::{Field, Fields},
     entry::{block_on_main, block_on_test, finish_main, init_test},
+    fields::{Field, Fields},
 };
 
 /// Tells what serde can do with `T`, where `T` is concrete but its traits are not known (in a macro): the inherent methods win where their

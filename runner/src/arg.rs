@@ -42,7 +42,7 @@ pub struct Arg<T> {
 
 /// A result that an argument needs.
 #[derive(Debug, Clone)]
-pub(crate) struct ArgInput {
+pub struct ArgInput {
     pub(crate) held: Arc<Held>,
     pub(crate) allow_failure: bool,
 }

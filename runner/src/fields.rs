@@ -8,7 +8,7 @@ use remuda_core::{
     task::{Outcome, TaskError},
     value::{PART, Template},
 };
-use serde::{Serialize, Serializer, ser};
+use serde::{Serializer, ser};
 use serde_bytes::Bytes as RawBytes;
 
 use crate::arg::ArgInput;
@@ -48,7 +48,6 @@ pub trait Inputs {
 #[doc(hidden)]
 pub trait Field {
     /// What it waits for, taken out: a task's closure must not hold the futures it reads.
-    #[allow(private_interfaces)]
     fn take_inputs(&mut self) -> Vec<ArgInput>;
     /// How many inputs are its.
     fn needs(&self) -> usize;
@@ -57,13 +56,12 @@ pub trait Field {
 }
 
 /// Sets the fields of a value.
-pub type ResolveFn<T> = fn(&T, &[Outcome]) -> Result<(), TaskError>;
+pub(crate) type ResolveFn<T> = fn(&T, &[Outcome]) -> Result<(), TaskError>;
 
 /// What can be done with a value whose type derives [`Inputs`].
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Fields<T> {
-    #[allow(private_interfaces)]
     pub(crate) take: fn(&mut T) -> Vec<ArgInput>,
     pub(crate) resolve: ResolveFn<T>,
 }
@@ -122,11 +120,8 @@ pub(crate) fn leave_out<S: Serializer>(part: Template, serializer: S) -> Result<
         return Err(ser::Error::custom("it holds a future, which only a call that is submitted can take along"));
     };
     let number = number.to_be_bytes();
-    serializer.serialize_newtype_struct(EXTENSION, &Mark(PART, RawBytes::new(&number)))
+    serializer.serialize_newtype_struct(EXTENSION, &(PART, RawBytes::new(&number)))
 }
 
 /// The name by which rmp-serde knows an extension.
 const EXTENSION: &str = "_ExtStruct";
-
-#[derive(Serialize)]
-struct Mark<'a>(i8, &'a RawBytes);

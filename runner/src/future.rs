@@ -19,8 +19,7 @@ use crate::{
 };
 
 /// A task has no result. What `.await` on a [`TaskFuture`] answers with, naming the task.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("task `{name}` ({key}) {}: {error}", verb(.error))]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TaskFailed {
     /// Which task.
@@ -29,6 +28,22 @@ pub struct TaskFailed {
     pub name: Arc<str>,
     /// Why.
     pub error: TaskError,
+}
+
+impl fmt::Display for TaskFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "task `{}` ({}) {}: {}", self.name, self.key, verb(&self.error), self.error)
+    }
+}
+
+impl std::error::Error for TaskFailed {
+    /// What lies behind the text: a failure's text has all its causes in it already.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self.error.root() {
+            TaskError::Refused(error) => error.source(),
+            _ => None,
+        }
+    }
 }
 
 impl TaskFailed {

@@ -1,4 +1,5 @@
 //! Flows on the embedded engine, with threads: everything a body does.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     io,
@@ -319,7 +320,7 @@ async fn a_run_that_is_told_to_stop_says_so() {
 async fn runs_of_one_runner_may_share_a_cluster_and_keep_their_tasks_apart() {
     let config = LocalConfig { n_workers: Some(1), processes: false, ..Default::default() };
     let runner = TaskRunner::builder().cluster(config).scope(Scope::Runner).build().unwrap();
-    let foreign = runner.run(|flow| async move { Ok(flow.submit(inc(1))) }).await.unwrap();
+    let foreign = runner.run(|flow| async move { Ok(flow.submit(forever())) }).await.unwrap();
     assert_eq!(foreign.state().name(), "cancelled", "what a run leaves unawaited is over with it");
     let finished = runner
         .run_until(std::future::pending(), |flow| async move {
@@ -354,7 +355,8 @@ async fn futures_stand_in_fields() {
             let first = flow.submit(run_job(job.clone()));
             assert_eq!((first.await?, flow.submit(run_job(job)).await?), (70, 70));
             assert_eq!(flow.submit(run_job(Job { start: 5.into(), steps: vec![1].into(), factor: 1 })).await?, 6);
-            let bad = flow.submit(run_job(Job { start: flow.submit(fail("x")).into(), steps: vec![0].into(), factor: 1 })).await.unwrap_err();
+            let bad =
+                flow.submit(run_job(Job { start: flow.submit(fail("x")).into(), steps: vec![0].into(), factor: 1 })).await.unwrap_err();
             assert_eq!(bad.error.state_name(), "upstream_failed");
             Ok(())
         })

@@ -1,4 +1,5 @@
 //! Flows on worker processes: what crosses the border, what cannot, and what is left behind.
+#![allow(clippy::unwrap_used)]
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -245,7 +246,8 @@ def generator(): return (i for i in range(3))
 fn forgetting_init_is_an_error_before_anything_is_spawned() {
     // No `#[remuda::test]`; but another test of this binary may have prepared it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let out = std::process::Command::new(std::env::current_exe().unwrap()).args(["--exact", "unprepared", "--ignored", "--nocapture"]).output();
+    let out =
+        std::process::Command::new(std::env::current_exe().unwrap()).args(["--exact", "unprepared", "--ignored", "--nocapture"]).output();
     let out = String::from_utf8_lossy(&out.unwrap().stdout).into_owned();
     assert!(out.contains("#[remuda::main]") && out.contains("processes: false"), "{out}");
     drop(runtime);
