@@ -20,7 +20,7 @@ pub(crate) fn main(attr: TokenStream, item: TokenStream) -> Result<TokenStream> 
     let (name, output) = (&sig.ident, &sig.output);
     let body = match sig.asyncness {
         Some(_) => quote! { async fn body() #output #block ::remuda::__private::block_on_main(body()) },
-        None => quote! { fn body() #output #block ::remuda::__private::finish_main(body()) },
+        None => quote! { fn body() #output #block ::remuda::__private::run_main(body) },
     };
     Ok(quote! {
         #(#attrs)*

@@ -16,7 +16,7 @@ pub use crate::{
     arg::Taken,
     call::{Body, Builder, failure},
     context::TaskContext,
-    entry::{block_on_main, block_on_test, finish_main, init_test},
+    entry::{block_on_main, block_on_test, init_test, run_main},
     fields::{Field, Fields},
 };
 

@@ -96,6 +96,7 @@ const CLOSE: Duration = Duration::from_secs(90);
 /// Where the system has no threads or no signals to give.
 #[allow(clippy::expect_used)]
 pub fn block_on_main<R: MainResult>(main: impl Future<Output = R>) -> ExitCode {
+    cluster::join_at_exit();
     let runtime = Builder::new_multi_thread().enable_all().build().expect("threads for the program's runtime");
     let (tell, stop) = oneshot::channel();
     let (mut interrupt, mut terminate) =
@@ -124,9 +125,10 @@ pub fn block_on_main<R: MainResult>(main: impl Future<Output = R>) -> ExitCode {
     code
 }
 
-/// The end of a `main` that is not async.
-pub fn finish_main<R: MainResult>(result: R) -> ExitCode {
-    let code = result.exit();
+/// Runs a `main` that is not async.
+pub fn run_main<R: MainResult>(main: impl FnOnce() -> R) -> ExitCode {
+    cluster::join_at_exit();
+    let code = main().exit();
     join();
     code
 }

@@ -207,9 +207,9 @@ impl Flow {
         }
         let name = annotate.take_name().unwrap_or_else(|| last_segment(&call.function).to_owned());
         let name: Arc<str> = name.into();
-        let (key, cell) = (self.run.key(), Cell::new());
+        let (key, cell) = (self.run.key(), Cell::new(name.clone()));
         let held = Arc::new(Held { key, run: self.run.clone() });
-        let future = TaskFuture::new(held, cell.clone(), name.clone(), call.codec);
+        let future = TaskFuture::new(held, cell.clone(), call.codec);
         self.run.watch(key, cell);
         let (inputs, after) = (inputs_of(&call.inputs), inputs_of(&call.after));
         let kept: Vec<_> = call.inputs.into_iter().chain(call.after).map(|input| input.held).collect();
@@ -228,6 +228,7 @@ impl Flow {
     }
 
     fn check(&self, inputs: &[Arc<Held>]) -> Result<(), Error> {
+        self.run.check()?;
         if inputs.iter().all(|held| Arc::ptr_eq(&held.run, &self.run)) {
             return Ok(());
         }

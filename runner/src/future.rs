@@ -83,7 +83,6 @@ fn verb(error: &TaskError) -> &'static str {
 pub struct TaskFuture<T> {
     pub(crate) held: Arc<Held>,
     pub(crate) cell: Arc<Cell>,
-    pub(crate) name: Arc<str>,
     pub(crate) codec: Codec<T>,
     /// In a mutex only to be `Sync`; it is never locked.
     gather: Mutex<Option<Gather>>,
@@ -93,19 +92,19 @@ type Gather = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 impl<T> fmt::Debug for TaskFuture<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TaskFuture({} {} {})", self.name, self.held.key, self.cell.state().name())
+        write!(f, "TaskFuture({} {} {})", self.cell.name, self.held.key, self.cell.state().name())
     }
 }
 
 impl<T> Clone for TaskFuture<T> {
     fn clone(&self) -> Self {
-        Self::new(self.held.clone(), self.cell.clone(), self.name.clone(), self.codec)
+        Self::new(self.held.clone(), self.cell.clone(), self.codec)
     }
 }
 
 impl<T> TaskFuture<T> {
-    pub(crate) fn new(held: Arc<Held>, cell: Arc<Cell>, name: Arc<str>, codec: Codec<T>) -> Self {
-        Self { held, cell, name, codec, gather: Mutex::default() }
+    pub(crate) fn new(held: Arc<Held>, cell: Arc<Cell>, codec: Codec<T>) -> Self {
+        Self { held, cell, codec, gather: Mutex::default() }
     }
 
     /// The task's key, unique in its run.
@@ -117,7 +116,7 @@ impl<T> TaskFuture<T> {
     /// The task's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.cell.name
     }
 
     /// Where the task is now.
@@ -149,7 +148,7 @@ impl<T> TaskFuture<T> {
     }
 
     fn failed(&self, error: TaskError) -> TaskFailed {
-        TaskFailed { key: self.held.key, name: self.name.clone(), error }
+        TaskFailed { key: self.held.key, name: self.cell.name.clone(), error }
     }
 
     /// The value in a form that can be read here: what is still a Python object is converted first.

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
@@ -12,7 +12,8 @@ use std::{
 
 use remuda_core::{
     engine::{Session, TaskEvents},
-    task::{Key, TaskEvent, TaskState},
+    error::Error,
+    task::{Key, TaskError, TaskEvent, TaskState},
 };
 use tokio::sync::mpsc;
 
@@ -26,6 +27,8 @@ pub(crate) struct Run {
     listeners: Mutex<Vec<mpsc::UnboundedSender<TaskEvent>>>,
     events: Mutex<TaskEvents>,
     pub(crate) counts: Mutex<Counts>,
+    /// Set when the cluster is of no use any more: nothing that is submitted will run.
+    broken: OnceLock<Error>,
 }
 
 impl fmt::Debug for Run {
@@ -47,6 +50,7 @@ impl Run {
             cells: Mutex::default(),
             listeners: Mutex::default(),
             counts: Mutex::default(),
+            broken: OnceLock::new(),
         })
     }
 
@@ -83,21 +87,44 @@ impl Run {
 
     /// An event of the engine, or one that the runner makes itself for a task that never reached the engine.
     pub(crate) fn pass_on(&self, event: TaskEvent) {
-        lock(&self.counts).add(&event);
-        lock(&self.listeners).retain(|listener| listener.send(event.clone()).is_ok());
         let mut cells = lock(&self.cells);
         let cell = if event.state.is_final() { cells.remove(&event.key) } else { cells.get(&event.key).cloned() };
         drop(cells);
+        // A task that is final here (the run was failed) stays as it is, whatever the engine says later.
         if let Some(cell) = cell {
+            self.tell(&event);
             cell.set(event.state);
         }
+    }
+
+    /// The cluster is of no use any more: what is not final ends here, since the engine will not say so.
+    pub(crate) fn fail(&self, error: Error) {
+        let waiting = std::mem::take(&mut *lock(&self.cells));
+        let _ = self.broken.set(error.clone());
+        let keys: Vec<_> = waiting.keys().copied().collect();
+        self.session.cancel(&keys);
+        for (key, cell) in waiting {
+            let event = TaskEvent { key, name: cell.name.clone(), state: TaskState::Ended(TaskError::Refused(error.clone())) };
+            self.tell(&event);
+            cell.set(event.state);
+        }
+    }
+
+    /// Why nothing runs any more, if so.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.broken.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    fn tell(&self, event: &TaskEvent) {
+        lock(&self.counts).add(event);
+        lock(&self.listeners).retain(|listener| listener.send(event.clone()).is_ok());
     }
 
     /// The run is over: whoever still waits hears it.
     pub(crate) fn end(&self) {
         let cells = std::mem::take(&mut *lock(&self.cells));
         for cell in cells.into_values() {
-            cell.set(TaskState::Ended(remuda_core::task::TaskError::Cancelled));
+            cell.set(TaskState::Ended(TaskError::Cancelled));
         }
         lock(&self.listeners).clear();
     }
@@ -105,20 +132,23 @@ impl Run {
 
 /// Where one task is, for all who hold its future.
 #[derive(Debug)]
-pub(crate) struct Cell(Mutex<(TaskState, Vec<Waker>)>);
+pub(crate) struct Cell {
+    pub(crate) name: Arc<str>,
+    state: Mutex<(TaskState, Vec<Waker>)>,
+}
 
 impl Cell {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new((TaskState::Pending { reason: None }, Vec::new()))))
+    pub(crate) fn new(name: Arc<str>) -> Arc<Self> {
+        Arc::new(Self { name, state: Mutex::new((TaskState::Pending { reason: None }, Vec::new())) })
     }
 
     pub(crate) fn state(&self) -> TaskState {
-        lock(&self.0).0.clone()
+        lock(&self.state).0.clone()
     }
 
     pub(crate) fn set(&self, state: TaskState) {
         let (old, wakers) = {
-            let mut cell = lock(&self.0);
+            let mut cell = lock(&self.state);
             let wakers = if state.is_final() { std::mem::take(&mut cell.1) } else { Vec::new() };
             (std::mem::replace(&mut cell.0, state), wakers)
         };
@@ -128,7 +158,7 @@ impl Cell {
 
     /// Ready when the task is final.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<TaskState> {
-        let mut cell = lock(&self.0);
+        let mut cell = lock(&self.state);
         if cell.0.is_final() {
             return Poll::Ready(cell.0.clone());
         }

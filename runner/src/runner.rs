@@ -147,7 +147,9 @@ impl TaskRunner {
                 let result = tokio::select! {
                     biased;
                     () = &mut stop => Err(RunError::Interrupted),
-                    result = flow.drive(body(flow.clone(), cluster.clone())) => result.map_err(RunError::Flow),
+                    result = flow.drive(beside(body(flow.clone(), cluster.clone()), cluster.failed(), |error| run.fail(error))) => {
+                        result.map_err(RunError::Flow)
+                    }
                 };
                 report.session = flow.drive(session.close()).await;
                 run.catch_up();
@@ -199,6 +201,17 @@ impl TaskRunner {
             Mode::Existing { address } => Err(no_engine(address)),
         }
     }
+}
+
+/// The body; and when the cluster fails beside it, `tell`, whereupon the body goes on: its tasks have failed, and it decides what that means.
+async fn beside<R>(body: impl Future<Output = R>, failed: impl Future<Output = Error>, tell: impl FnOnce(Error)) -> R {
+    let mut body = pin!(body);
+    tokio::select! {
+        biased;
+        result = &mut body => return result,
+        error = failed => tell(error),
+    }
+    body.await
 }
 
 fn no_engine(address: &Address) -> Error {

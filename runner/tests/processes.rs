@@ -65,6 +65,7 @@ async fn values_cross_the_border_and_come_back() {
 }
 
 #[derive(Clone, Serialize, Deserialize, remuda::Inputs)]
+#[allow(clippy::large_enum_variant)]
 enum Job {
     Sum { start: Arg<i64>, steps: Arg<Vec<i64>>, label: String },
     Nothing,
