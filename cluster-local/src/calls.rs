@@ -7,7 +7,7 @@ use remuda_core::{
     error::{Error, ErrorKind},
     host::{
         self,
-        wire::{Reply, Request},
+        wire::{Reply, Request, frame},
     },
     task::{Outcome, TaskError, TaskSpec, Work},
     value::{Template, Value, encode},
@@ -18,6 +18,12 @@ use crate::{engine::Shared, processes::Who, python, scheduler::Start};
 pub(crate) struct Call {
     pub(crate) who: Who,
     pub(crate) frame: Vec<u8>,
+}
+
+impl Call {
+    fn host(request: &Request) -> Result<Self, TaskError> {
+        Ok(Self { who: Who::Host, frame: frame(request)? })
+    }
 }
 
 pub(crate) fn prepare(start: &Start, shared: &Shared) -> Result<Call, TaskError> {

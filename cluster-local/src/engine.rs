@@ -23,6 +23,7 @@ use crate::{
     scheduler::{After, Ended, Limits, Place, RunId, Scheduler, Start},
     session::LocalSession,
     timer::Timer,
+    workers::{Current, Handle, Pool, State},
 };
 
 /// What the workers are made of.
@@ -54,49 +55,6 @@ pub(crate) struct Shared {
     pub(crate) changed: Notify,
     timer: Timer,
     monitor: Monitor,
-}
-
-#[derive(Debug)]
-pub(crate) struct State {
-    pub(crate) scheduler: Scheduler,
-    pub(crate) pools: BTreeMap<WorkerId, Pool>,
-    pub(crate) runners: HashMap<RunnerId, Handle>,
-    owners: HashMap<RunId, RunnerId>,
-    watchers: Vec<mpsc::UnboundedSender<WorkerChange>>,
-    next: RunnerId,
-    closed: bool,
-}
-
-/// The runners of one worker that wait for work.
-#[derive(Debug)]
-pub(crate) struct Pool {
-    pub(crate) name: Arc<str>,
-    idle: Vec<RunnerId>,
-    starting: u32,
-    launched: Option<oneshot::Sender<Result<()>>>,
-    joined: bool,
-    /// Slots whose task host lives.
-    pub(crate) hosts: u32,
-    /// When hosts died, the latest last.
-    deaths: Vec<Instant>,
-    pub(crate) gone: Option<String>,
-}
-
-/// A runner as the others see it.
-#[derive(Debug)]
-pub(crate) struct Handle {
-    pub(crate) mailbox: Arc<Mailbox<Message>>,
-    pub(crate) worker: WorkerId,
-    pub(crate) current: Option<Current>,
-    /// Process ids of its children.
-    pub(crate) children: Vec<u32>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Current {
-    pub(crate) task: Arc<str>,
-    /// The body runs in the runner's own thread, which nobody can stop.
-    here: bool,
 }
 
 pub(crate) const HOST: &str = "127.0.0.1";
@@ -368,69 +326,6 @@ impl Shared {
             if tokio::time::timeout_at(end, changed).await.is_err() {
                 return done(&self.state());
             }
-        }
-    }
-}
-
-impl Pool {
-    pub(crate) fn is_joined(&self) -> bool {
-        self.joined
-    }
-}
-
-impl State {
-    fn tell(&mut self, change: &WorkerChange) {
-        self.watchers.retain(|watcher| watcher.send(change.clone()).is_ok());
-    }
-
-    fn joined(&mut self, id: WorkerId, now: Instant) {
-        let Some(pool) = self.pools.get_mut(&id) else { return };
-        pool.joined = true;
-        if let Some(tell) = pool.launched.take() {
-            let _ = tell.send(Ok(()));
-        }
-        let (name, slots) = (pool.name.to_string(), u32::try_from(pool.idle.len()).unwrap_or(u32::MAX));
-        self.scheduler.worker_joined(id, now);
-        self.tell(&WorkerChange::Joined { name, host: HOST.to_owned(), slots });
-    }
-
-    fn launch_failed(&mut self, id: WorkerId, error: Error, now: Instant) {
-        self.scheduler.worker_gone(id, None, now);
-        self.dismiss(id, "it could not be started");
-        if let Some(mut pool) = self.pools.remove(&id)
-            && let Some(tell) = pool.launched.take()
-        {
-            let _ = tell.send(Err(error));
-        }
-    }
-
-    /// By accident: the keeper is told, and stops and replaces it.
-    pub(crate) fn lost(&mut self, id: WorkerId, cause: &str, now: Instant) {
-        let Some(pool) = self.pools.get_mut(&id).filter(|pool| pool.gone.is_none()) else { return };
-        pool.gone = Some(cause.to_owned());
-        let (name, joined) = (pool.name.to_string(), pool.joined);
-        if let Some(tell) = pool.launched.take() {
-            let _ = tell.send(Err(Error::new(ErrorKind::Unavailable, format!("worker {name} ended at once: {cause}"))));
-        }
-        let busy = !self.scheduler.is_empty(id);
-        self.scheduler.worker_gone(id, Some(cause), now);
-        self.dismiss(id, cause);
-        if joined {
-            self.tell(&WorkerChange::Left { name, reason: cause.to_owned(), busy });
-        }
-    }
-
-    /// Tells a worker's threads to end.
-    fn dismiss(&mut self, id: WorkerId, reason: &str) {
-        if let Some(pool) = self.pools.get_mut(&id) {
-            pool.idle.clear();
-            pool.gone.get_or_insert_with(|| reason.to_owned());
-            if let Some(tell) = pool.launched.take() {
-                let _ = tell.send(Err(Error::new(ErrorKind::Cancelled, format!("worker {id} was stopped before it joined"))));
-            }
-        }
-        for handle in self.runners.values().filter(|handle| handle.worker == id) {
-            handle.mailbox.send(Message::Stop);
         }
     }
 }

@@ -24,6 +24,7 @@ mod scheduler;
 mod session;
 mod timer;
 mod units;
+mod workers;
 
 pub use config::LocalConfig;
 pub use manager::LocalCluster;

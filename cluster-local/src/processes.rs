@@ -19,7 +19,7 @@ use rustix::{
 };
 
 use crate::{
-    calls::{self, Call},
+    calls,
     child::Child,
     engine::{RunnerId, Shared},
     launch,
@@ -393,11 +393,5 @@ impl Processes {
         for child in [&mut self.host, &mut self.python].into_iter().flatten() {
             child.pump();
         }
-    }
-}
-
-impl Call {
-    pub(crate) fn host(request: &Request) -> Result<Self, TaskError> {
-        Ok(Self { who: Who::Host, frame: frame(request)? })
     }
 }

@@ -1,4 +1,5 @@
 //! The death of the driver, with a real driver: this binary, started again.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)] // tests, and the functions they call
 
 mod support;
 

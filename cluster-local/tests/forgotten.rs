@@ -1,4 +1,5 @@
 //! A program that did not call `init`: refused before anything is started. In a binary of its own, because `init` is for good.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)] // tests, and the functions they call
 
 use remuda_core::{
     class::ClusterClass,

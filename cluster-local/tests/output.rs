@@ -1,4 +1,5 @@
 //! What tasks print goes to the log, with the worker and the task, and nowhere else.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)] // tests, and the functions they call
 
 mod support;
 

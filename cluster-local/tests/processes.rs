@@ -1,4 +1,5 @@
 //! `processes: true`, with real processes. One test at a time looks at the children of this process, so they stand in one lock.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)] // tests, and the functions they call
 
 mod support;
 

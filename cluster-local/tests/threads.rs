@@ -1,4 +1,5 @@
 //! `processes: false`, end to end.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)] // tests, and the functions they call
 
 mod support;
 
