@@ -19,6 +19,7 @@ use crate::{
     converter::Converter,
     mailbox::Mailbox,
     monitor::Monitor,
+    outbox::Outbox,
     runner::{self, Message, Runner},
     scheduler::{After, Ended, Limits, Place, RunId, Scheduler, Start},
     session::LocalSession,
@@ -55,6 +56,7 @@ pub(crate) struct Shared {
     pub(crate) changed: Notify,
     timer: Timer,
     monitor: Monitor,
+    outbox: Outbox,
 }
 
 pub(crate) const HOST: &str = "127.0.0.1";
@@ -78,6 +80,7 @@ impl Shared {
             changed: Notify::new(),
             timer: Timer::default(),
             monitor: Monitor::default(),
+            outbox: Outbox::default(),
         });
         let weak = Arc::downgrade(&shared);
         shared.timer.start(move || {
@@ -107,6 +110,7 @@ impl Shared {
         if let Some(wake) = wake {
             self.timer.no_later_than(wake);
         }
+        self.outbox.deliver();
         after.run();
         self.changed.notify_waiters();
         result
@@ -114,7 +118,8 @@ impl Shared {
 
     fn settle(self: &Arc<Self>, state: &mut State, after: &mut After) {
         loop {
-            let effects = state.scheduler.take_effects();
+            let mut effects = state.scheduler.take_effects();
+            self.outbox.push(&mut effects.events);
             after.merge(effects.after);
             if effects.interrupts.is_empty() && effects.starts.is_empty() {
                 return;

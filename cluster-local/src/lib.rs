@@ -16,6 +16,7 @@ mod machine;
 mod mailbox;
 mod manager;
 mod monitor;
+mod outbox;
 mod processes;
 mod python;
 mod refused;

@@ -290,9 +290,9 @@ impl Scheduler {
     pub(super) fn tell(&mut self, id: TaskId, state: TaskState) {
         let Some(task) = self.tasks.get(&id) else { return };
         let event = TaskEvent { key: task.key, name: task.name.clone(), state };
-        match self.sessions.get(&task.session) {
-            Some(listener) => self.effects.after.events.extend(listener.events.send(event).err().map(|unheard| unheard.0)),
-            None => self.effects.after.events.push(event),
+        // Without a session nothing can be submitted, and its end ends all its tasks before.
+        if let Some(listener) = self.sessions.get(&task.session) {
+            self.effects.events.push((listener.events.clone(), event));
         }
     }
 

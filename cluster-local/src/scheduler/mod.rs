@@ -89,8 +89,13 @@ pub(crate) struct Effects {
     pub(crate) starts: Vec<Start>,
     /// Attempts whose result nobody waits for any more.
     pub(crate) interrupts: Vec<RunId>,
+    /// What listeners are to hear, in this order.
+    pub(crate) events: Vec<Letter>,
     pub(crate) after: After,
 }
+
+/// An event and who hears it.
+pub(crate) type Letter = (mpsc::UnboundedSender<TaskEvent>, TaskEvent);
 
 /// What must not happen under the lock, because it may run the user's code.
 #[derive(Debug, Default)]
@@ -98,7 +103,6 @@ pub(crate) struct After {
     pub(crate) cancel: Vec<CancellationToken>,
     outcomes: Vec<Outcome>,
     specs: Vec<Arc<TaskSpec>>,
-    events: Vec<TaskEvent>,
 }
 
 impl After {
@@ -112,7 +116,6 @@ impl After {
         self.cancel.extend(other.cancel);
         self.outcomes.extend(other.outcomes);
         self.specs.extend(other.specs);
-        self.events.extend(other.events);
     }
 
     fn discard(&mut self, ended: Ended) {

@@ -77,6 +77,7 @@ impl Bench {
             self.running.push(start);
         }
         self.interrupted.extend(effects.interrupts);
+        effects.events.into_iter().for_each(|(listener, event)| drop(listener.send(event)));
     }
 
     fn submit(&mut self, specs: Vec<TaskSpec>) {
@@ -108,6 +109,7 @@ impl Bench {
 
     pub(super) fn states(&mut self) -> HashMap<u64, Vec<TaskState>> {
         let mut states: HashMap<u64, Vec<TaskState>> = HashMap::new();
+        self.absorb();
         while let Ok(event) = self.events.try_recv() {
             states.entry(event.key.0).or_default().push(event.state);
         }
