@@ -355,6 +355,24 @@ async fn python_functions_run_and_objects_pass_between_them() {
 }
 
 #[tokio::test]
+async fn plain_values_survive_the_way_through_python() {
+    let _alone = alone().await;
+    let mut stage = Stage::new(processes(1, 1)).await;
+    let numbers = json!([0, 127, 128, 255, 256, 65536, 4294967296u64, u64::MAX, -1, -32, -33, -129, -32769, i64::MIN, 0.1, 1e300]);
+    let texts = json!(["", "é".repeat(20), "x".repeat(300), "y".repeat(70_000), null, true, false]);
+    let many: serde_json::Map<_, _> = (0..20).map(|n| (n.to_string(), json!([n]))).collect();
+    let value = json!({"numbers": numbers, "texts": texts, "many": many, "empty": [[], {}], "long": vec![1; 70_000]});
+    let key = stage.run(python("copy:copy", &args(&[Template::value(&value).unwrap()]), "/"));
+    assert_eq!(stage.json(key).await, value);
+    assert!(matches!(stage.end(key).await, TaskState::Done(Value::Plain(_))));
+    let key = stage.run(python("operator:add", &args(&[Template::value(&u64::MAX).unwrap(), Template::value(&1).unwrap()]), "/"));
+    let _ = stage.end(key).await;
+    let error = stage.session.gather(&[key]).await.unwrap_err();
+    assert!(error.to_string().contains("64 bits"), "{error}");
+    end(stage).await;
+}
+
+#[tokio::test]
 async fn an_object_is_converted_for_a_command() {
     let _alone = alone().await;
     let dir = module();
