@@ -485,3 +485,26 @@ async fn a19_priority_holds_across_workers() {
     result.unwrap();
     assert_eq!(*order.lock().unwrap(), [12, 11, 10, 2, 1, 0]);
 }
+
+#[remuda::test]
+async fn a07_a_cluster_whose_workers_only_die_ends_the_run_with_the_cause() {
+    let cluster = FakeCluster::new(Shape { boot: Some(Duration::from_secs(3600)), ..Shape::default() })
+        .with_faults(Call::Launch, std::iter::repeat_n(Some(Fault::Refuse(ErrorKind::PermissionDenied)), 100));
+    let class = ClassRef::from_fn("fake::FakeCluster", move |_: Kwargs| anyhow::Ok(cluster.clone()));
+    let options = remuda::ClusterOptions { workers: Some(1), ..Default::default() };
+    let runner = TaskRunner::builder().cluster(class).options(options).build().unwrap();
+    let finished = runner
+        .run_until(std::future::pending(), |flow| async move {
+            let waiting = flow.submit(echo(1));
+            let needs_it = flow.submit(echo(&waiting));
+            let error = waiting.await.unwrap_err();
+            assert!(matches!(&error.error, TaskError::Refused(refused) if refused.to_string().contains("refused Launch")), "{error}");
+            assert!(needs_it.state().is_final(), "{needs_it:?}");
+            let later = flow.submit(echo(2)).await.unwrap_err();
+            assert!(later.to_string().contains("refused Launch"), "what is submitted afterwards hears it at once: {later}");
+            Err::<(), _>(error.into())
+        })
+        .await;
+    assert_eq!(finished.result.unwrap_err().exit_code(), 3);
+    assert_eq!(finished.report.tasks.refused, 3, "{:?}", finished.report);
+}
