@@ -1,4 +1,5 @@
 //! Rung 1: the keeper's mind without a clock, then against a hostile platform made up by proptest.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like a test")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,5 @@
 //! Rung 1: the whole keeper under a paused clock, one test for each promise.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like a test")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Kwargs against schemas: every mistake, each with its remedy.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like a test")]
 
 use std::collections::BTreeMap;
 

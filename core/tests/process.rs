@@ -1,4 +1,5 @@
 //! Clusters whose process or runtime ends under them, on Remuda's own threads and a real clock.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like a test")]
 
 mod support;
 

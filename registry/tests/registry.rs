@@ -1,4 +1,5 @@
 //! What a registry answers, with classes that never run.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like a test")]
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
 //! What Prefect's own tests of its Dask runner ask for (`prefect_NN`), and what goes wrong with it in the field (`aNN`), as tests of ours.
 //! `docs/conformance.md` has the list, also of what other tests hold.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like a test")]
 
 use std::{
     sync::{

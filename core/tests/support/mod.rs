@@ -1,5 +1,5 @@
 //! A platform in memory: what it was told, what exists, and how it misbehaves.
-#![allow(dead_code)] // each test binary uses a part
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test binary uses a part
 
 use std::{
     collections::BTreeSet,

@@ -1,4 +1,5 @@
 //! `local::LocalCluster` as a subject.
+#![allow(unreachable_pub, clippy::unwrap_used)]
 
 use std::{process::Command, time::Duration};
 
