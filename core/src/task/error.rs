@@ -35,7 +35,7 @@ pub enum TaskError {
 }
 
 impl TaskError {
-    /// The state's name, as in [`TaskState::name`].
+    /// The state's name, as in [`TaskState::name`](super::TaskState::name).
     #[must_use]
     pub fn state_name(&self) -> &'static str {
         match self {
