@@ -21,7 +21,7 @@ ARROWS = {
     "remuda-cli": {"remuda"},
     "remuda-tests": {"remuda-core"},
     "remuda-examples": {"remuda"},
-    "remuda-bench": {"remuda-core", "remuda-local", "remuda"},
+    "remuda-bench": {"remuda"},
 }
 
 # Weight that must not reach a crate, however indirectly.

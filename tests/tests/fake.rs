@@ -1,4 +1,5 @@
 //! The suite against the fake: what it promises is possible. And against the fake broken on purpose: what it promises is noticed.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::time::Duration;
 

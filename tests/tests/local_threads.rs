@@ -1,4 +1,5 @@
 //! The suite against `local::LocalCluster` with threads.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod local;
 
