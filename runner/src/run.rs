@@ -12,7 +12,7 @@ use std::{
 
 use remuda_core::{
     engine::{Session, TaskEvents},
-    error::Error,
+    error::{Error, ErrorKind},
     task::{Key, TaskError, TaskEvent, TaskState},
 };
 use tokio::sync::mpsc;
@@ -120,13 +120,30 @@ impl Run {
         lock(&self.listeners).retain(|listener| listener.send(event.clone()).is_ok());
     }
 
-    /// The run is over: whoever still waits hears it.
+    /// The run is over: whoever still waits hears it, and nothing more is submitted. Idempotent.
     pub(crate) fn end(&self) {
-        let cells = std::mem::take(&mut *lock(&self.cells));
-        for cell in cells.into_values() {
-            cell.set(TaskState::Ended(TaskError::Cancelled));
+        // First this: a task that is submitted meanwhile is either among the cells, or refused.
+        let _ = self.broken.set(Error::new(ErrorKind::Closed, "the run has ended"));
+        let waiting = std::mem::take(&mut *lock(&self.cells));
+        let keys: Vec<_> = waiting.keys().copied().collect();
+        if !keys.is_empty() {
+            self.session.cancel(&keys);
+        }
+        for (key, cell) in waiting {
+            let event = TaskEvent { key, name: cell.name.clone(), state: TaskState::Ended(TaskError::Cancelled) };
+            self.tell(&event);
+            cell.set(event.state);
         }
         lock(&self.listeners).clear();
+    }
+}
+
+/// Ends a run also where its future is dropped half-way.
+pub(crate) struct EndOnDrop(pub(crate) Arc<Run>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     flow::Flow,
     future::TaskFailed,
     report::{Counts, RunReport},
-    run::{Run, lock},
+    run::{EndOnDrop, Run, lock},
 };
 
 /// Runs flows, each on a cluster that it makes and ends.
@@ -144,6 +144,7 @@ impl TaskRunner {
             Ok(session) => {
                 let run = Run::new(session.clone());
                 let flow = Flow::of(run.clone());
+                let ended = EndOnDrop(run.clone());
                 let result = tokio::select! {
                     biased;
                     () = &mut stop => Err(RunError::Interrupted),
@@ -153,7 +154,7 @@ impl TaskRunner {
                 };
                 report.session = flow.drive(session.close()).await;
                 run.catch_up();
-                run.end();
+                drop(ended);
                 report.tasks = *lock(&run.counts);
                 result
             }

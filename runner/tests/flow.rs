@@ -334,6 +334,29 @@ async fn runs_of_one_runner_may_share_a_cluster_and_keep_their_tasks_apart() {
     runner.close().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_run_that_is_dropped_half_way_ends_its_tasks_and_leaves_a_shared_cluster_to_the_others() {
+    let config = LocalConfig { n_workers: Some(1), threads_per_worker: Some(1), processes: false, ..Default::default() };
+    let runner = TaskRunner::builder().cluster(config).scope(Scope::Runner).build().unwrap();
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let run = runner.run(|flow| async move {
+        let task = flow.submit(forever());
+        let elsewhere = tokio::spawn(task.clone());
+        assert!(tell.send((flow, elsewhere)).is_ok());
+        Ok(task.await?)
+    });
+    let (flow, elsewhere) = tokio::select! {
+        biased;
+        _ = run => unreachable!("it waits for ever"),
+        told = told => told.unwrap(),
+    };
+    assert!(matches!(elsewhere.await.unwrap().unwrap_err().error, TaskError::Cancelled));
+    let late = flow.submit(inc(1)).await.unwrap_err();
+    assert!(late.to_string().contains("the run has ended"), "{late}");
+    assert_eq!(runner.run(|flow| async move { Ok(flow.submit(inc(1)).await?) }).await.unwrap(), 2, "the slot is free");
+    runner.close().await.unwrap();
+}
+
 #[derive(Clone, remuda::Inputs)]
 struct Job {
     start: Arg<i64>,
