@@ -85,7 +85,7 @@ pub(crate) fn outcome(reply: Result<Reply, Error>, work: &Work) -> Outcome {
             let error = if let Work::Rust(work) = work { error.with_context("task", &work.function) } else { error };
             Err(TaskError::Refused(hint.into_iter().fold(error, Error::with_hint)))
         }
-        Ok(Reply::Hello { .. } | Reply::Group(_)) => Err(garbled(None)),
+        Ok(Reply::Hello { .. } | Reply::Group(_) | Reply::Ask(_)) => Err(garbled(None)),
         Err(error) => Err(garbled(Some(error))),
     }
 }

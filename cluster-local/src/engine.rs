@@ -116,6 +116,18 @@ impl Shared {
         result
     }
 
+    pub(crate) fn open_session(self: &Arc<Self>) -> Result<LocalSession> {
+        let (id, events) = self
+            .update(|state, _| (!state.closed).then(|| state.scheduler.open()))
+            .ok_or_else(|| Error::new(ErrorKind::Closed, "the cluster is closed").with_operation("open session"))?;
+        Ok(LocalSession::new(self.clone(), id, events))
+    }
+
+    /// Returns when every event so far has reached its listener.
+    pub(crate) fn flush(&self) {
+        self.outbox.flush();
+    }
+
     fn settle(self: &Arc<Self>, state: &mut State, after: &mut After) {
         loop {
             let mut effects = state.scheduler.take_effects();
@@ -342,11 +354,7 @@ pub(crate) struct LocalEngine(pub(crate) Arc<Shared>);
 #[async_trait]
 impl Engine for LocalEngine {
     async fn open(&self) -> Result<Arc<dyn Session>> {
-        let (id, events) = self
-            .0
-            .update(|state, _| (!state.closed).then(|| state.scheduler.open()))
-            .ok_or_else(|| Error::new(ErrorKind::Closed, "the cluster is closed").with_operation("open session"))?;
-        Ok(Arc::new(LocalSession::new(self.0.clone(), id, events)))
+        Ok(Arc::new(self.0.open_session()?))
     }
 
     async fn drain(&self, workers: &[String], deadline: Duration) -> Result<Vec<String>> {

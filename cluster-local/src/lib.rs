@@ -16,6 +16,7 @@ mod machine;
 mod mailbox;
 mod manager;
 mod monitor;
+mod nested;
 mod outbox;
 mod processes;
 mod python;

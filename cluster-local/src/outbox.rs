@@ -20,6 +20,17 @@ impl Outbox {
         }
     }
 
+    /// Returns when everything that was pushed before is delivered, by whomever.
+    pub(crate) fn flush(&self) {
+        loop {
+            self.deliver();
+            let _nobody_delivers = self.delivering.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+                return;
+            }
+        }
+    }
+
     /// After it. When this returns, everything pushed before is delivered, or another thread is about to.
     pub(crate) fn deliver(&self) {
         while !self.queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {

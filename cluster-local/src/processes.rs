@@ -24,6 +24,7 @@ use crate::{
     engine::{RunnerId, Shared},
     launch,
     mailbox::Mailbox,
+    nested::{self, Nested},
     python,
     runner::{Message, Runner},
     scheduler::{Ended, RunId, Start},
@@ -188,6 +189,7 @@ impl Processes {
 
     /// Until the attempt is over.
     fn attend(&mut self, who: Who, run: RunId, work: &Work) -> Ended {
+        let mut nested = Nested::new(self.shared.clone(), run, self.mailbox.clone());
         let (mut deadline, mut killed) = (None, None::<String>);
         let mut interrupted = false;
         loop {
@@ -209,13 +211,18 @@ impl Processes {
                     }
                     self.kill_pid(pid);
                 }
+                Event::Message(Message::News(about, news)) if about == run => {
+                    if let (Some(host), Some(frame)) = (&mut self.host, nested::frame_of(*news)) {
+                        host.send(frame);
+                    }
+                }
                 Event::Message(_) => {}
                 Event::Timeout => {
                     self.kill(who);
                     deadline = None;
                 }
                 Event::Said(from, Some(message)) if from == who => {
-                    if let Some(outcome) = self.understand(who, &message, work) {
+                    if let Some(outcome) = self.understand(who, &message, work, &mut nested) {
                         return Ended::Outcome(outcome);
                     }
                 }
@@ -268,12 +275,16 @@ impl Processes {
         self.stopped = true;
     }
 
-    fn understand(&mut self, who: Who, message: &[u8], work: &Work) -> Option<Outcome> {
+    fn understand(&mut self, who: Who, message: &[u8], work: &Work, nested: &mut Nested) -> Option<Outcome> {
         match who {
             Who::Python => Some(python::outcome(message)),
             Who::Host => match decode::<Reply>(message) {
                 Ok(Reply::Group(pid)) => {
                     self.group = i32::try_from(pid).ok().and_then(Pid::from_raw);
+                    None
+                }
+                Ok(Reply::Ask(ask)) => {
+                    nested.ask(ask);
                     None
                 }
                 reply => Some(calls::outcome(reply, work)),

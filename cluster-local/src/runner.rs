@@ -8,6 +8,7 @@ use std::{
 
 use remuda_core::{
     error::{Error, ErrorKind, panic_message},
+    host::nested::News,
     manager::WorkerId,
     task::{Job, Outcome, RustWork, SlotLease, TaskError, TaskScope, Work},
     value::Value,
@@ -27,6 +28,8 @@ pub(crate) enum Message {
     Run(Box<Start>),
     /// Nobody waits for this attempt any more.
     Interrupt(RunId),
+    /// For the task host, about what the attempt's task has submitted.
+    News(RunId, Box<News>),
     /// This child is to end at once, and why.
     Kill {
         pid: u32,
@@ -64,7 +67,8 @@ pub(crate) fn run(runner: Runner) {
                 stays = runner.shared.finished(runner.id, run, ended);
             }
             Some(Message::Kill { pid, .. }) => processes.kill_pid(pid),
-            Some(Message::Interrupt(_)) => {}
+            // Too late.
+            Some(Message::Interrupt(_) | Message::News(..)) => {}
             Some(Message::Stop) | None => stays = false,
         }
     }
@@ -99,6 +103,7 @@ fn here(runner: &Runner, runtime: &mut Option<Runtime>, work: &RustWork, start: 
         worker: start.worker_name.clone(),
         cancel: start.cancel.clone(),
         slot: Some(Arc::new(Lease { shared: Arc::downgrade(&runner.shared), run: start.run })),
+        session: None,
     };
     let inputs = std::mem::take(&mut start.inputs);
     let cancel = start.cancel.clone();

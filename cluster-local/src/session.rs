@@ -24,6 +24,11 @@ pub(crate) struct LocalSession {
 }
 
 impl LocalSession {
+    /// Every task is final, nothing is held any more. Does not wait for what is still interrupted.
+    pub(crate) fn end(&self) {
+        self.shared.update(|state, now| state.scheduler.close_session(self.id, now));
+    }
+
     pub(crate) fn new(shared: Arc<Shared>, id: SessionId, events: TaskEvents) -> Self {
         Self { shared, id, events: Mutex::new(Some(events)) }
     }
@@ -69,16 +74,17 @@ impl Session for LocalSession {
     }
 
     async fn close(&self) -> Result<()> {
-        self.shared.update(|state, now| state.scheduler.close_session(self.id, now));
+        self.end();
         // Every task is final now. Bodies in processes are stopped within the grace.
         let limit = self.shared.options.grace + Duration::from_secs(2);
         self.shared.wait_until(limit, |state| state.scheduler.running_of(self.id) == 0).await;
+        self.shared.flush();
         Ok(())
     }
 }
 
 impl Drop for LocalSession {
     fn drop(&mut self) {
-        self.shared.update(|state, now| state.scheduler.close_session(self.id, now));
+        self.end();
     }
 }

@@ -61,16 +61,12 @@ pub(crate) fn expand(attr: TokenStream, item: TokenStream) -> Result<TokenStream
 
         const _: () = {
             fn host(scope: ::remuda::__private::TaskScope, bytes: &[u8]) -> ::remuda::__private::Job {
-                let context = ::remuda::__private::context(scope);
-                #[allow(unused)]
-                let (cx, bytes) = (&context, bytes);
-                let body = (|| {
+                ::remuda::__private::host(scope, ::remuda::__codec!(#output), |cx| {
                     #[allow(unused_mut, unused_variables)]
                     let mut args = ::remuda::__private::Args::new(bytes, #count)?;
                     #(let #names = args.next(stringify!(#names), ::remuda::__codec!(#types))?;)*
                     ::core::result::Result::Ok(#body)
-                })();
-                ::remuda::__private::job(body, ::remuda::__codec!(#output))
+                })
             }
             ::remuda::__private::inventory::submit! {
                 ::remuda::__private::TaskDef {

@@ -152,17 +152,17 @@ impl<'a> Args<'a> {
 }
 
 /// Runs a body in a task host.
-pub fn job<T: Send + Sync + 'static>(body: std::result::Result<Body<T>, TaskError>, codec: Codec<T>) -> Job {
-    match body {
-        Ok(body) => body.job(codec, None),
+pub fn host<T: Send + Sync + 'static>(
+    scope: TaskScope,
+    codec: Codec<T>,
+    body: impl FnOnce(&TaskContext) -> std::result::Result<Body<T>, TaskError>,
+) -> Job {
+    let lease = scope.slot.clone();
+    let cx = TaskContext::new(scope, None);
+    match crate::context::run_sync(lease.as_ref(), || body(&cx)) {
+        Ok(body) => body.job(codec, lease),
         Err(error) => Job::Ready(Err(error)),
     }
-}
-
-/// A context without a flow: that of a task host.
-#[must_use]
-pub fn context(scope: TaskScope) -> TaskContext {
-    TaskContext::new(scope, None)
 }
 
 /// A sync result as it is.

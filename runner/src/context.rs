@@ -5,7 +5,7 @@ use std::{
     fmt,
     future::Future,
     pin::{Pin, pin},
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     task::{Context, Poll, Wake, Waker},
 };
 
@@ -30,6 +30,8 @@ use crate::{flow::Flow, run::Run};
 pub struct TaskContext {
     scope: TaskScope,
     run: Option<Weak<Run>>,
+    /// In a task host: the run of this task's own tasks, from the first time it is asked for.
+    own: Arc<OnceLock<Arc<Run>>>,
 }
 
 impl fmt::Debug for TaskContext {
@@ -40,7 +42,7 @@ impl fmt::Debug for TaskContext {
 
 impl TaskContext {
     pub(crate) fn new(scope: TaskScope, run: Option<Weak<Run>>) -> Self {
-        Self { scope, run }
+        Self { scope, run, own: Arc::default() }
     }
 
     /// The task's key.
@@ -74,14 +76,35 @@ impl TaskContext {
 
     /// Further tasks on the same cluster. Waiting for them gives the slot back, so that they can run even where there is one slot only.
     ///
+    /// In a worker process they are a run of their own: what they have not finished when the task ends is cancelled. With
+    /// `processes: false` they belong to the flow's run.
+    ///
+    /// ```
+    /// use remuda::TaskContext;
+    ///
+    /// #[remuda::task]
+    /// fn fibonacci(cx: &TaskContext, n: u64) -> anyhow::Result<u64> {
+    ///     if n < 2 {
+    ///         return Ok(n);
+    ///     }
+    ///     let flow = cx.flow()?;
+    ///     let (a, b) = (flow.submit(fibonacci(n - 1)), flow.submit(fibonacci(n - 2)));
+    ///     Ok(*a.wait()? + *b.wait()?)
+    /// }
+    /// ```
+    ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] in a worker process: further tasks need `processes: false`.
+    /// [`ErrorKind::Closed`]: the run is over. [`ErrorKind::Unsupported`]: the engine does not let tasks submit tasks.
     pub fn flow(&self) -> Result<Flow, Error> {
-        let run = self.run.as_ref().and_then(Weak::upgrade).ok_or_else(|| {
-            Error::new(ErrorKind::Unsupported, "a task in a worker process cannot submit further tasks")
-                .with_hint("use `processes: false`, or submit them from the flow")
-        })?;
-        Ok(Flow::of(run))
+        match (&self.run, &self.scope.session) {
+            (Some(run), _) => {
+                let run = run.upgrade().ok_or_else(|| Error::new(ErrorKind::Closed, "the run has ended"))?;
+                Ok(Flow::of(run))
+            }
+            (None, Some(session)) => Ok(Flow::of(self.own.get_or_init(|| Run::pumped(session.clone())).clone())),
+            (None, None) => Err(Error::new(ErrorKind::Unsupported, "this engine does not let a task submit further tasks")
+                .with_hint("submit them from the flow")),
+        }
     }
 }
 
@@ -157,6 +180,7 @@ impl<F> Drop for Leased<F> {
     }
 }
 
+/// Wakes a thread that is parked.
 struct Unpark(std::thread::Thread);
 
 impl Wake for Unpark {
@@ -165,15 +189,21 @@ impl Wake for Unpark {
     }
 }
 
-/// Waits on this thread, with the slot of the task that runs on it given back.
-pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+/// Waits on this thread.
+pub(crate) fn park_on<F: Future>(future: F) -> F::Output {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let (mut future, mut cx) = (pin!(future), Context::from_waker(&waker));
     loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
-            resume();
-            return output;
+        match future.as_mut().poll(&mut cx) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
         }
-        std::thread::park();
     }
+}
+
+/// Waits on this thread, with the slot of the task that runs on it given back.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let output = park_on(future);
+    resume();
+    output
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -17,7 +18,7 @@ use remuda_core::{
 };
 use tokio::sync::mpsc;
 
-use crate::report::Counts;
+use crate::{context::park_on, report::Counts};
 
 /// A run, as its futures and its flow handles see it.
 pub(crate) struct Run {
@@ -52,6 +53,20 @@ impl Run {
             counts: Mutex::default(),
             broken: OnceLock::new(),
         })
+    }
+
+    /// A run whose events a thread passes on, where nobody drives it: in a task host. It ends when the session says nothing more.
+    pub(crate) fn pumped(session: Arc<dyn Session>) -> Arc<Self> {
+        let run = Self::new(session);
+        let pumped = run.clone();
+        let pump = move || {
+            park_on(poll_fn(|cx| pumped.pump(cx)));
+            pumped.end();
+        };
+        if let Err(error) = std::thread::Builder::new().name("remuda events".to_owned()).spawn(pump) {
+            run.fail(Error::new(ErrorKind::Unavailable, "a thread for a task's tasks could not be started").with_source(error));
+        }
+        run
     }
 
     pub(crate) fn key(&self) -> Key {

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use remuda::{
-    Arg, Crash, ErrorKind, TaskContext, TaskError, TaskFailed, TaskRunner, Tree, allow_failure, command,
+    Arg, Crash, ErrorKind, TaskError, TaskFailed, TaskRunner, Tree, allow_failure, command,
     local::{LocalCluster, LocalConfig},
     python,
 };
@@ -153,25 +153,6 @@ async fn errors_panics_and_exits_end_their_task_and_nothing_else() {
             let Crash { cause, attempts, .. } = &**crash;
             assert_eq!((cause.as_str(), *attempts), ("exit code 3", 2));
             assert_eq!(flow.submit(risky(7)).await?, 7, "the worker was replaced");
-            Ok(())
-        })
-        .await
-        .unwrap();
-}
-
-#[remuda::task]
-fn where_am_i(cx: &TaskContext) -> String {
-    match cx.flow() {
-        Ok(_) => "here".into(),
-        Err(error) => error.to_string(),
-    }
-}
-
-#[remuda::test]
-async fn a_context_knows_its_worker() {
-    processes(1)
-        .run(|flow| async move {
-            assert!(flow.submit(where_am_i()).await?.contains("worker process"));
             Ok(())
         })
         .await

@@ -4,6 +4,7 @@
 //! `remuda::init()` do). In the driver that sets a flag and returns; in a task host it serves until the control socket ends, and exits.
 
 mod command;
+pub mod nested;
 mod serve;
 pub mod wire;
 

@@ -16,12 +16,14 @@ use rustix::process::{Pid, Signal, getpgrp, kill_process_group};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    TaskDef, command, tasks,
+    TaskDef, command,
+    nested::{HostLease, HostSession, Speaker},
+    tasks,
     wire::{self, READY, Reply, Request, VERSION},
 };
 use crate::{
     error::{Error, ErrorKind, panic_message},
-    task::{Failure, Job, Outcome, TaskError, TaskScope},
+    task::{Failure, Job, Outcome, SlotLease, TaskError, TaskScope},
 };
 
 /// What is running, as the thread that reads the socket sees it.
@@ -30,6 +32,8 @@ pub(super) struct Running {
     pub(super) cancel: CancellationToken,
     /// The running command's process group.
     pub(super) group: Option<Pid>,
+    /// What the running task has submitted.
+    session: Option<Arc<HostSession>>,
     busy: bool,
 }
 
@@ -41,8 +45,8 @@ pub(super) fn lock(running: &Shared) -> std::sync::MutexGuard<'_, Running> {
 
 /// Serves the socket on standard input until it ends, then ends the process.
 pub(super) fn serve() -> ! {
-    let code = match open() {
-        Ok(socket) => Host::new(socket).run(),
+    let code = match open().and_then(Host::new) {
+        Ok(host) => host.run(),
         Err(error) => {
             tracing::error!(error = %error, "the task host could not take its control socket");
             1
@@ -62,15 +66,22 @@ fn open() -> std::io::Result<UnixStream> {
 }
 
 struct Host {
-    socket: UnixStream,
+    speaker: Arc<Speaker>,
+    listener: UnixStream,
     functions: HashMap<&'static str, &'static TaskDef>,
     running: Shared,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl Host {
-    fn new(socket: UnixStream) -> Self {
-        Self { socket, functions: tasks().map(|def| (def.name, def)).collect(), running: Shared::default(), runtime: None }
+    fn new(socket: UnixStream) -> std::io::Result<Self> {
+        Ok(Self {
+            listener: socket.try_clone()?,
+            speaker: Arc::new(Speaker::new(socket)),
+            functions: tasks().map(|def| (def.name, def)).collect(),
+            running: Shared::default(),
+            runtime: None,
+        })
     }
 
     fn run(mut self) -> i32 {
@@ -78,7 +89,7 @@ impl Host {
         if !self.say(&Reply::Hello { version: VERSION, pid: process::id(), tasks: known }) {
             return 0;
         }
-        let Ok(reader) = self.socket.try_clone() else { return 1 };
+        let Ok(reader) = self.listener.try_clone() else { return 1 };
         let (requests, inbox) = mpsc::channel();
         let running = self.running.clone();
         let thread = std::thread::Builder::new().name("remuda host".into()).spawn(move || listen(reader, &requests, &running));
@@ -96,12 +107,12 @@ impl Host {
         0
     }
 
-    fn say(&mut self, reply: &Reply) -> bool {
-        match wire::write(&mut self.socket, reply) {
+    fn say(&self, reply: &Reply) -> bool {
+        match self.speaker.say(reply) {
             Ok(()) => true,
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 let reply = Reply::Refused { unserializable: true, message: error.to_string(), hint: None };
-                wire::write(&mut self.socket, &reply).is_ok()
+                self.speaker.say(&reply).is_ok()
             }
             Err(_) => false,
         }
@@ -116,18 +127,24 @@ impl Host {
                     let hint = "a task that a host runs needs `#[remuda::task]` in this very program".to_owned();
                     return Reply::Refused { unserializable: false, message, hint: Some(hint) };
                 };
-                let scope = TaskScope { key, attempt, worker: worker.into(), cancel: cancel.clone(), slot: None };
+                let session = HostSession::new(self.speaker.clone());
+                lock(&self.running).session = Some(session.clone());
+                let slot: Arc<dyn SlotLease> = Arc::new(HostLease(session.clone()));
+                let (worker, cancelled) = (worker.into(), cancel.clone());
+                let scope = TaskScope { key, attempt, worker, cancel: cancelled, slot: Some(slot), session: Some(session.clone()) };
                 let outcome = self.call(def, scope, &args, &cancel);
+                lock(&self.running).session = None;
+                session.end();
                 reply(outcome)
             }
             Request::Command { call } => {
                 let group = |pid: u32| {
                     // The same socket: the final reply has not been written yet.
-                    let _ = wire::write(&mut &self.socket, &Reply::Group(pid));
+                    let _ = self.speaker.say(&Reply::Group(pid));
                 };
                 command::run(&call, &self.running, group)
             }
-            Request::Cancel => Reply::Cancelled,
+            Request::Cancel | Request::News(_) => Reply::Cancelled,
         }
     }
 
@@ -172,6 +189,12 @@ fn listen(mut socket: UnixStream, requests: &mpsc::Sender<Request>, running: &Sh
                 current.cancel.cancel();
                 if let Some(group) = current.group {
                     let _ = kill_process_group(group, Signal::TERM);
+                }
+            }
+            Ok(Some(Request::News(news))) => {
+                let session = lock(running).session.clone();
+                if let Some(session) = session {
+                    session.hear(news);
                 }
             }
             Ok(Some(request)) => {

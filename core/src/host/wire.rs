@@ -1,6 +1,7 @@
 //! What a task host and its driver say to each other: frames of a little-endian length and one MessagePack value.
 //!
-//! The driver sends a [`Request`] and waits for one final [`Reply`]; only [`Request::Cancel`] may come in between. The channel is the
+//! The driver sends a [`Request`] and waits for one final [`Reply`]; only [`Request::Cancel`] may come in between, and what is said about
+//! the tasks of a task ([`Reply::Ask`], [`Request::News`]). The channel is the
 //! host's standard input, a socket; nothing is ever said on standard output, which belongs to the tasks.
 
 use std::io::{self, ErrorKind as Io, Read, Write};
@@ -8,6 +9,7 @@ use std::io::{self, ErrorKind as Io, Read, Write};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::nested::{Ask, News};
 use crate::{
     error::{Error, ErrorKind, Result},
     task::{Failure, Key},
@@ -15,7 +17,7 @@ use crate::{
 };
 
 /// Raised with every change of these types.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The host writes this line to standard output when it takes over: what was printed before (by a test harness, by the user's
 /// static initialisers) is not a task's output.
@@ -47,6 +49,8 @@ pub enum Request {
     },
     /// What runs is to end soon.
     Cancel,
+    /// About tasks that the running task has submitted.
+    News(News),
 }
 
 /// From the host.
@@ -63,6 +67,8 @@ pub enum Reply {
     },
     /// The running command's process group, to be killed if the host dies.
     Group(u32),
+    /// The running task wants something of the cluster.
+    Ask(Ask),
     /// The result as MessagePack.
     Done(Bytes),
     /// The task failed.

@@ -124,6 +124,11 @@ struct WireError {
     failure: Option<Failure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     crash: Option<Crash>,
+    /// State of the task at the root.
+    root: String,
+    /// The task at the root and what it says, where this one was not run because of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    upstream: Option<(Key, Arc<str>, String)>,
 }
 
 impl Serialize for TaskError {
@@ -134,6 +139,8 @@ impl Serialize for TaskError {
             message: self.to_string(),
             failure: if let Self::Failed(failure) = root { Some((**failure).clone()) } else { None },
             crash: if let Self::Crashed(crash) = root { Some((**crash).clone()) } else { None },
+            upstream: if let Self::UpstreamFailed { key, name, .. } = self { Some((*key, name.clone(), root.to_string())) } else { None },
+            root: root.state_name().to_owned(),
         }
         .serialize(serializer)
     }
@@ -142,11 +149,40 @@ impl Serialize for TaskError {
 impl<'de> Deserialize<'de> for TaskError {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wire = WireError::deserialize(deserializer)?;
-        Ok(match (wire.state.as_str(), wire.failure, wire.crash) {
+        let refused = wire.message;
+        let (upstream, text) = match wire.upstream {
+            Some((key, name, text)) => (Some((key, name)), text),
+            None => (None, refused),
+        };
+        let root = match (wire.root.as_str(), wire.failure, wire.crash) {
             ("cancelled", ..) => Self::Cancelled,
             (_, Some(failure), _) => Self::Failed(Arc::new(failure)),
             (_, _, Some(crash)) => Self::Crashed(Arc::new(crash)),
-            _ => Self::Refused(Error::new(ErrorKind::Unexpected, wire.message)),
+            _ => Self::Refused(Error::new(ErrorKind::Unexpected, text)),
+        };
+        Ok(match upstream {
+            Some((key, name)) => Self::UpstreamFailed { key, name, cause: Box::new(root) },
+            None => root,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::{decode, encode};
+
+    #[test]
+    fn an_error_says_the_same_on_the_other_side() {
+        let failed = TaskError::Failed(Arc::new(Failure { kind: Some("ValueError".into()), message: "no".into(), ..Failure::default() }));
+        let crashed = TaskError::Crashed(Arc::new(Crash { cause: "exit code 3".into(), worker: "0-1".into(), attempts: 4 }));
+        let refused = TaskError::Refused(Error::new(ErrorKind::Unschedulable, "no worker offers GPU=2"));
+        for root in [failed, crashed, refused, TaskError::Cancelled] {
+            let upstream = TaskError::UpstreamFailed { key: Key(7), name: "fetch".into(), cause: Box::new(root.clone()) };
+            for error in [root, upstream] {
+                let back: TaskError = decode(&encode(&error).unwrap()).unwrap();
+                assert_eq!((back.to_string(), back.state_name()), (error.to_string(), error.state_name()));
+            }
+        }
     }
 }

@@ -8,7 +8,10 @@ use tokio_util::sync::CancellationToken;
 mod error;
 
 pub use self::error::{Crash, Failure, TaskError};
-use crate::value::{Template, Value};
+use crate::{
+    engine::Session,
+    value::{Template, Value},
+};
 
 /// A task of one session. Keys are never used twice in a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,7 +24,7 @@ impl fmt::Display for Key {
 }
 
 /// One call, as an engine takes it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TaskSpec {
     /// Given by the session's user.
     pub key: Key,
@@ -38,7 +41,7 @@ pub struct TaskSpec {
 }
 
 /// Another task's result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
     /// Whose result.
     pub key: Key,
@@ -53,7 +56,7 @@ impl From<Key> for Input {
 }
 
 /// The kinds of task.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Work {
     /// A Rust function of the user's binary.
     Rust(RustWork),
@@ -64,11 +67,12 @@ pub enum Work {
 }
 
 /// A Rust function in the form the session asked for (see [`crate::engine::Session::shares_memory`]).
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct RustWork {
     /// `module::path::function`, as registered by `#[remuda::task]`; closures have a name for people only.
     pub function: Cow<'static, str>,
     /// For slots that share our memory. `Fn`, because a lost worker's task is tried again.
+    #[serde(skip)]
     pub here: Option<HereFn>,
     /// For every other slot: an array of the arguments.
     pub args: Option<Template>,
@@ -84,7 +88,7 @@ impl fmt::Debug for RustWork {
 }
 
 /// A Python function by name.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PythonWork {
     /// `pkg.mod:func` (or `pkg.mod:Class.method`).
     pub target: Arc<str>,
@@ -95,7 +99,7 @@ pub struct PythonWork {
 }
 
 /// A program to run. Its result is what it wrote to standard output.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CommandWork {
     /// A map that decodes as [`CommandCall`].
     pub call: Template,
@@ -169,6 +173,8 @@ pub struct TaskScope {
     pub cancel: CancellationToken,
     /// Gives the slot back while the task waits for other tasks, so that they can run even where there is one slot only.
     pub slot: Option<Arc<dyn SlotLease>>,
+    /// In a task host: the way to submit further tasks. Where the task runs in the driver's memory the run itself is at hand.
+    pub session: Option<Arc<dyn Session>>,
 }
 
 /// A running task's hold on its slot.
@@ -194,7 +200,7 @@ impl fmt::Debug for Job {
 }
 
 /// How a task is to be run. Dask's words.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Annotations {
     /// Higher first, across all workers. Default 0.
     pub priority: i64,

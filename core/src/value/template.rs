@@ -1,7 +1,7 @@
 //! Arguments that wait for the results of other tasks.
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{encode, msgpack::token};
 use crate::error::{Error, ErrorKind, Result};
@@ -15,8 +15,9 @@ const PART_HEAD: [u8; 2] = [0xd7, PART.cast_unsigned()];
 /// Arguments as MessagePack with holes where the results of other tasks go.
 ///
 /// MessagePack values are self-delimiting, so a hole is filled by copying the value's bytes into its place; nothing is parsed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Template {
+    #[serde(with = "serde_bytes")]
     bytes: Vec<u8>,
     /// Offsets into `bytes`, ascending. The n-th hole takes the n-th input of the task.
     holes: Vec<usize>,

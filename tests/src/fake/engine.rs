@@ -351,7 +351,7 @@ impl State {
         let inputs = spec.inputs.iter().map(|input| outcome(input.key)).collect();
         let (worker, cancel): (Arc<str>, _) = (worker.into(), CancellationToken::new());
         self.put(id, Place::On { worker: worker.clone(), cancel: cancel.clone() });
-        (spec, TaskScope { key: id.1, attempt, worker, cancel, slot: None }, inputs)
+        (spec, TaskScope { key: id.1, attempt, worker, cancel, slot: None, session: None }, inputs)
     }
 
     fn ended(&mut self, id: Id, outcome: Outcome) {
