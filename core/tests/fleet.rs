@@ -571,8 +571,13 @@ fn play(scaling: Scaling, first: u32, chances: &[Chance]) {
     assert!(world.finished && world.exists.is_empty());
 }
 
+/// `PROPTEST_CASES`, for long campaigns; else `usual`.
+fn cases(usual: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(3000), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_nothing_doubles_leaks_or_hangs(

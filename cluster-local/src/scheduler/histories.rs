@@ -168,8 +168,13 @@ impl World {
     }
 }
 
+/// `PROPTEST_CASES`, for long campaigns; else `usual`.
+fn cases(usual: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(400), ..ProptestConfig::default() })]
 
     #[test]
     fn every_task_is_final_once_and_nothing_is_left(acts in prop::collection::vec(act(), 1..120)) {
