@@ -15,6 +15,15 @@ const SELF: &str = "/proc/self/exe";
 /// The script every interpreter runs.
 const SCRIPT: &str = include_str!("python/host.py");
 
+/// Takes the script from the control socket, which is standard input: on the command line it would fill every list of processes.
+fn bootstrap() -> String {
+    let length = SCRIPT.len();
+    format!(
+        "import os\ntext = b''\nwhile len(text) < {length}:\n    part = os.read(0, {length} - len(text))\n    if not part: raise SystemExit\n    \
+         text += part\nexec(compile(text, 'remuda task host', 'exec'))"
+    )
+}
+
 pub(crate) fn host(options: &Options, worker: &Arc<str>) -> Result<Child> {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(SELF);
@@ -28,12 +37,14 @@ pub(crate) fn host(options: &Options, worker: &Arc<str>) -> Result<Child> {
 pub(crate) fn python(options: &Options, worker: &Arc<str>) -> Result<Child> {
     let python = interpreter(options);
     let mut command = Command::new(&python);
-    command.args(["-u", "-c", SCRIPT]).envs(&options.env).env_remove(HOST_ENV);
-    Child::spawn(&mut command, worker, None).map_err(|e| {
+    command.args(["-u", "-c", &bootstrap()]).envs(&options.env).env_remove(HOST_ENV);
+    let mut child = Child::spawn(&mut command, worker, None).map_err(|e| {
         Error::new(ErrorKind::Unavailable, e.message().to_owned())
             .with_context("worker", worker)
             .with_hint("Python tasks need an interpreter: install python3, or name one with `python: ..` or REMUDA_PYTHON")
-    })
+    })?;
+    child.send(SCRIPT.into());
+    Ok(child)
 }
 
 fn interpreter(options: &Options) -> String {

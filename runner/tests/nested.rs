@@ -91,21 +91,23 @@ async fn starts_a_sleep(cx: &TaskContext, marker: &str, then_exit: bool) -> anyh
     let mut events = flow.events();
     let sleep = flow.submit(command(["sh", "-c"]).arg(format!("echo $$ > {marker}.new; mv {marker}.new {marker}; exec sleep 600")).call());
     while !matches!(events.recv().await.map(|event| event.state), Some(TaskState::Running { .. })) {}
-    while !std::path::Path::new(marker).exists() {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    until(|| std::path::Path::new(marker).exists()).await;
     if then_exit {
         std::process::exit(7);
     }
     Ok(sleep.await?)
 }
 
-/// Returns when the process is gone; the test's own time limit is the bound.
-async fn gone(marker: &std::path::Path) {
-    let pid = std::fs::read_to_string(marker).unwrap();
-    while std::path::Path::new("/proc").join(pid.trim()).exists() {
+/// What happens in another process has no event here. The test's own time limit is the bound.
+async fn until(reached: impl Fn() -> bool) {
+    while !reached() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
+}
+
+async fn gone(marker: &std::path::Path) {
+    let pid = std::fs::read_to_string(marker).unwrap();
+    until(|| !std::path::Path::new("/proc").join(pid.trim()).exists()).await;
 }
 
 #[remuda::test]
@@ -116,9 +118,7 @@ async fn its_tasks_end_with_it_however_it_ends() {
     processes(2)
         .run(|flow| async move {
             let task = flow.submit(starts_a_sleep(cancelled.to_str().unwrap(), false));
-            while !cancelled.exists() {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
+            until(|| cancelled.exists()).await;
             task.cancel();
             gone(&cancelled).await;
             let crashed = flow.submit(starts_a_sleep(exited.to_str().unwrap(), true).allowed_failures(0)).await.unwrap_err();
