@@ -19,6 +19,9 @@ use crate::{failure::Failure, screen::Screen};
 /// What tasks print comes under this target.
 const TASK_OUTPUT: &str = "remuda::task_output";
 
+/// What the program tells in its own words: a worker that is lost, and why.
+const TOLD: &str = "remuda_core::keeper::told=error";
+
 fn is_task_output(meta: &Metadata<'_>) -> bool {
     meta.target() == TASK_OUTPUT
 }
@@ -28,7 +31,7 @@ pub(crate) fn init(screen: &Screen, quiet: bool) -> Result<(), Failure> {
     let directives = std::env::var("REMUDA_LOG").unwrap_or_default();
     let filter = EnvFilter::builder()
         .with_default_directive(if quiet { LevelFilter::ERROR } else { LevelFilter::WARN }.into())
-        .parse(&directives)
+        .parse(if directives.is_empty() { TOLD } else { &directives })
         .map_err(|e| Failure { code: 2, text: format!("error: environment REMUDA_LOG={directives}: {e}\n  hint: write a level (error, warn, info, debug, trace) or target=level, with commas between") })?;
     let log = tracing_subscriber::fmt::layer()
         .with_ansi(false)

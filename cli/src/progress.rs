@@ -1,8 +1,9 @@
 //! Shows how far a run is: bars on a terminal, lines now and then elsewhere.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{IsTerminal, stderr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,6 +20,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// Between two lines where there is no terminal.
 const LINE: Duration = Duration::from_secs(2);
+/// Workers take a moment to come; that they are not there yet is worth a word only then.
+const COMING: Duration = Duration::from_secs(1);
 /// More names than these are shown as one.
 const ROWS: usize = 16;
 
@@ -48,6 +51,13 @@ impl Display {
             (true, _) => Self::Quiet,
             (false, false) => Self::Lines { screen: screen.clone(), last: String::new(), next: Instant::now() + LINE },
             (false, true) => Self::Bars(Bars::new(screen)),
+        }
+    }
+
+    fn say(&self, lines: &[String]) {
+        match self {
+            Self::Quiet => {}
+            Self::Lines { screen, .. } | Self::Bars(Bars { screen, .. }) => lines.iter().for_each(|line| screen.lines(line)),
         }
     }
 
@@ -82,7 +92,38 @@ fn line(tally: &Tally, workers: usize) -> String {
         1..=4 => open.iter().map(|row| format!("  {} {}", row.name, row.counts())).collect(),
         _ => format!("  {} {}", sum.name, sum.counts()),
     };
-    format!("{workers} workers{shown}")
+    format!("{}{shown}", count_of(workers))
+}
+
+fn count_of(workers: usize) -> String {
+    format!("{workers} {}", if workers == 1 { "worker" } else { "workers" })
+}
+
+/// What was told about tasks that wait for more than their turn: each name and reason once.
+#[derive(Default)]
+struct Waits {
+    since: HashMap<(String, Arc<str>), Instant>,
+    told: HashSet<(String, Arc<str>)>,
+}
+
+impl Waits {
+    /// What is to be told now.
+    fn news(&mut self, tally: &Tally, workers: usize, now: Instant) -> Vec<String> {
+        let rows = tally.rows().iter().flat_map(|row| row.waits.keys().map(|reason| (row.name.clone(), reason.clone())));
+        let current: HashSet<_> = rows.filter(|wait| !self.told.contains(wait)).collect();
+        self.since.retain(|wait, _| current.contains(wait));
+        let mut due: Vec<_> = current
+            .into_iter()
+            .filter(|wait| {
+                let since = *self.since.entry(wait.clone()).or_insert(now);
+                workers > 0 || now.duration_since(since) >= COMING
+            })
+            .collect();
+        due.sort();
+        let lines = due.iter().map(|(name, reason)| format!("{name}: waiting: {reason}")).collect();
+        self.told.extend(due);
+        lines
+    }
 }
 
 impl Bars {
@@ -94,7 +135,7 @@ impl Bars {
     }
 
     fn show(&mut self, tally: &Tally, workers: usize, begin: Instant) {
-        self.head.set_message(format!("{workers} workers, {:.1} s", begin.elapsed().as_secs_f64()));
+        self.head.set_message(format!("{}, {:.1} s", count_of(workers), begin.elapsed().as_secs_f64()));
         if tally.rows().len() > ROWS {
             self.row(&tally.sum());
         } else {
@@ -111,7 +152,8 @@ impl Bars {
             bar.set_length(total);
         }
         bar.set_position(row.ended());
-        bar.set_message(row.counts());
+        let reason = row.waits.keys().next().map(|reason| format!(", waiting: {reason}"));
+        bar.set_message(row.counts() + &reason.unwrap_or_default());
     }
 }
 
@@ -123,7 +165,7 @@ fn style(template: &str) -> ProgressStyle {
 /// Follows a run until it ends.
 pub(crate) fn follow(flow: &Flow, cluster: &Cluster, plan: &FlowPlan, mut display: Display, begin: Instant) -> JoinHandle<()> {
     let tasks = plan.tasks.iter().map(|task| (task.label.clone(), task.calls.map(|calls| calls as u64)));
-    let mut tally = Tally::new(tasks);
+    let (mut tally, mut waits) = (Tally::new(tasks), Waits::default());
     // Neither holds the cluster open.
     let (mut events, status) = (flow.events(), cluster.watch());
     tokio::spawn(async move {
@@ -140,6 +182,7 @@ pub(crate) fn follow(flow: &Flow, cluster: &Cluster, plan: &FlowPlan, mut displa
                 }
                 _ = tick.tick() => {
                     let workers = status.borrow().running as usize;
+                    display.say(&waits.news(&tally, workers, Instant::now()));
                     display.show(&tally, workers, begin);
                 }
             }
@@ -167,6 +210,23 @@ mod tests {
         assert_eq!(line(&few, 4), "4 workers  t0 0/2, 1 running  t1 0/2, 1 running");
         let mut many = Tally::new(names(9));
         start(&mut many, 7);
-        assert_eq!(line(&many, 1), "1 workers  tasks 0/18, 7 running");
+        assert_eq!(line(&many, 1), "1 worker  tasks 0/18, 7 running");
+    }
+    #[test]
+    fn a_reason_to_wait_is_told_once_and_not_while_workers_come() {
+        let event = |key, reason: &str| {
+            let state = remuda::TaskState::Pending { reason: Some(reason.into()) };
+            TaskEvent { key: remuda::Key(key), name: "gpu".into(), state }
+        };
+        let (mut tally, mut waits, begin) = (Tally::default(), Waits::default(), Instant::now());
+        tally.add(&event(0, "no workers yet"));
+        assert_eq!(waits.news(&tally, 0, begin), Vec::<String>::new());
+        tally.add(&event(0, "no GPU"));
+        tally.add(&event(1, "no GPU"));
+        assert_eq!(waits.news(&tally, 1, begin), ["gpu: waiting: no GPU"]);
+        assert_eq!(waits.news(&tally, 1, begin), Vec::<String>::new());
+        tally.add(&event(2, "no workers"));
+        assert_eq!(waits.news(&tally, 0, begin), Vec::<String>::new());
+        assert_eq!(waits.news(&tally, 0, begin + COMING), ["gpu: waiting: no workers"]);
     }
 }

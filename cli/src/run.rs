@@ -45,7 +45,9 @@ pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> 
     let cell = &shown;
     let finished = runtime.block_on(async {
         let finished = runner.run_on_cluster(stop, |flow, cluster| async move {
-            tell(&cluster, screen);
+            if !args.quiet {
+                tell(&cluster, screen);
+            }
             // Set once: there is one run.
             let _ = cell.set(follow(&flow, &cluster, plan, Display::new(screen, args.quiet), begin));
             drop(cluster);

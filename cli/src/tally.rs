@@ -1,6 +1,9 @@
 //! How far a run is, by task name. Pure: events in, rows out.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use remuda::{Key, TaskEvent, TaskState};
 
@@ -14,6 +17,8 @@ pub(crate) struct Row {
     pub(crate) running: u64,
     /// Ended without a result, for whatever reason.
     pub(crate) failed: u64,
+    /// Why calls wait for more than their turn, and how many do.
+    pub(crate) waits: BTreeMap<Arc<str>, u64>,
 }
 
 impl Row {
@@ -50,6 +55,7 @@ pub(crate) struct Tally {
     rows: Vec<Row>,
     index: HashMap<Arc<str>, usize>,
     running: HashMap<Key, usize>,
+    waiting: HashMap<Key, (usize, Arc<str>)>,
 }
 
 impl Tally {
@@ -81,6 +87,7 @@ impl Tally {
             }
         };
         let was_running = self.running.remove(&event.key).is_some();
+        self.waits_no_more(event.key);
         let row = &mut self.rows[at];
         row.running -= u64::from(was_running);
         match &event.state {
@@ -90,7 +97,23 @@ impl Tally {
             }
             TaskState::Done(_) => row.done += 1,
             TaskState::Ended(_) => row.failed += 1,
+            // A reason that comes with the end of an attempt says why there is another one, which is counted elsewhere.
+            TaskState::Pending { reason: Some(reason) } if !was_running => {
+                *row.waits.entry(reason.clone()).or_default() += 1;
+                self.waiting.insert(event.key, (at, reason.clone()));
+            }
             TaskState::Pending { .. } => {}
+        }
+    }
+
+    fn waits_no_more(&mut self, key: Key) {
+        if let Some((at, reason)) = self.waiting.remove(&key)
+            && let Some(count) = self.rows[at].waits.get_mut(&reason)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.rows[at].waits.remove(&reason);
+            }
         }
     }
 
@@ -100,12 +123,13 @@ impl Tally {
 
     /// All rows as one.
     pub(crate) fn sum(&self) -> Row {
-        self.rows.iter().fold(Row { name: "tasks".into(), total: Some(0), ..Row::default() }, |sum, row| Row {
-            name: sum.name,
-            total: sum.total.zip(row.total).map(|(a, b)| a + b),
-            done: sum.done + row.done,
-            running: sum.running + row.running,
-            failed: sum.failed + row.failed,
+        self.rows.iter().fold(Row { name: "tasks".into(), total: Some(0), ..Row::default() }, |mut sum, row| {
+            sum.total = sum.total.zip(row.total).map(|(a, b)| a + b);
+            sum.done += row.done;
+            sum.running += row.running;
+            sum.failed += row.failed;
+            row.waits.iter().for_each(|(reason, count)| *sum.waits.entry(reason.clone()).or_default() += count);
+            sum
         })
     }
 }
@@ -141,5 +165,19 @@ mod tests {
         tally.add(&event(9, "new", running(0)));
         assert_eq!(tally.rows()[1].counts(), "0, 1 failed");
         assert_eq!((tally.sum().total, tally.sum().running, tally.rows().len()), (None, 2, 3));
+    }
+    #[test]
+    fn a_reason_to_wait_lasts_as_long_as_somebody_waits_for_it() {
+        let pending = |reason: &str| TaskState::Pending { reason: Some(reason.into()) };
+        let mut tally = Tally::new([("a".into(), Some(3))]);
+        tally.add(&event(0, "a", pending("no GPU")));
+        tally.add(&event(1, "a", pending("no GPU")));
+        tally.add(&event(1, "a", pending("no GPU")));
+        assert_eq!(tally.sum().waits, BTreeMap::from([("no GPU".into(), 2)]));
+        tally.add(&event(0, "a", running(0)));
+        tally.add(&event(1, "a", TaskState::Pending { reason: None }));
+        assert_eq!(tally.rows()[0].waits, BTreeMap::new());
+        tally.add(&event(0, "a", pending("attempt 1 failed: oh")));
+        assert_eq!(tally.rows()[0].waits, BTreeMap::new(), "the next attempt has its turn");
     }
 }

@@ -156,3 +156,29 @@ fn without_python_only_python_tasks_suffer() {
     assert_ne!(ended.code, Some(0));
     ended.says(&["python3"]);
 }
+
+#[test]
+fn a_task_that_no_worker_can_run_says_why_at_once_and_once() {
+    let place = place(
+        r#"
+runner: {cluster_kwargs: {n_workers: 1, resources: {GPU: 1}, no_workers_timeout: 1s}}
+tasks:
+  gpu: {command: [echo, $i], map: {i: {range: 5}}, annotations: {resources: {GPU: 2}}}
+"#,
+    );
+    let ended = place.remuda(&["run", "flow.yaml"]);
+    let told = "gpu: waiting: no worker offers GPU=2; the most any offers is GPU=1\n";
+    ended.code(1);
+    assert!(ended.err.starts_with(told) && ended.err.matches("gpu: waiting").count() == 1, "{}", ended.err);
+    assert!(!place.remuda(&["run", "flow.yaml", "--quiet"]).err.contains("waiting"));
+}
+
+#[test]
+fn a_lost_worker_is_told_once() {
+    // The second attempt needs the next worker, so the loss of the first has been told by then.
+    let flow = "runner: {cluster_kwargs: {n_workers: 1, threads_per_worker: 1}}\ntasks:\n  a: {command: [sh, -c, 'test -e once || { touch once; kill -9 $PPID; sleep 60; }']}\n";
+    let ended = place(flow).remuda(&["run", "flow.yaml"]);
+    ended.code(0).says(&["worker 0-0 was lost: signal 9 (SIGKILL)\n"]);
+    assert!(!ended.err.contains("WARN"), "{}", ended.err);
+    place(flow).env("REMUDA_LOG", "warn").remuda(&["run", "flow.yaml"]).code(0).says(&["WARN", "worker lost"]);
+}

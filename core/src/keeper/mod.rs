@@ -195,9 +195,10 @@ impl Keeper {
     }
 
     fn report(&self, event: ClusterEvent) {
+        // A target of its own: whoever listens to the events need not log them, too.
         match &event {
-            ClusterEvent::Lost { id, reason } => tracing::warn!(worker = %id, reason, "worker lost"),
-            ClusterEvent::Degraded(text) => tracing::warn!(text, "cluster degraded"),
+            ClusterEvent::Lost { id, reason } => tracing::warn!(target: "remuda_core::keeper::told", worker = %id, reason, "worker lost"),
+            ClusterEvent::Degraded(text) => tracing::warn!(target: "remuda_core::keeper::told", text, "cluster degraded"),
             event => tracing::debug!(?event),
         }
         let _ = self.events.send(event);

@@ -24,13 +24,16 @@ pub struct Mistake {
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for part in [&self.place, &self.key] {
-            if !part.is_empty() {
-                write!(f, "{part}: ")?;
-            }
-        }
+        f.write_str(&at(&self.place, &self.key))?;
         f.write_str(&self.message)
     }
+}
+
+/// What a message about `key` begins with. A flag has its key's name: that is said once.
+pub(super) fn at(place: &str, key: &str) -> String {
+    let flag = place.strip_prefix("--").is_some_and(|flag| flag.replace('-', "_") == key);
+    let parts = [place, if flag { "" } else { key }];
+    parts.iter().filter(|part| !part.is_empty()).map(|part| format!("{part}: ")).collect()
 }
 
 /// A list that grows while the checks go on.

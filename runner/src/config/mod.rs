@@ -113,8 +113,8 @@ impl RunConfig {
     }
 
     fn refuse(&self, key: &str, text: String, hint: &str) -> Error {
-        let place = self.origin(key).map(|o| format!("{o}: ")).unwrap_or_default();
-        Error::new(ErrorKind::Unsupported, format!("{place}{key}: {text}")).with_hint(hint)
+        let place = self.origin(key).map(ToString::to_string).unwrap_or_default();
+        Error::new(ErrorKind::Unsupported, format!("{}{text}", mistakes::at(&place, key))).with_hint(hint)
     }
 
     /// Where the value that counts for `key` (`cluster_class`, `cluster_kwargs.n_workers`) came from.
