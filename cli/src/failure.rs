@@ -1,6 +1,12 @@
 //! How a failure is told: once, with what, where, why, and what to do.
 
-use remuda::{Error, RunError, TaskError, TaskFailed};
+use remuda::{
+    Error, RunError, TaskError, TaskFailed,
+    flowfile::{FlowFailed, OtherFailure},
+};
+
+/// So many further failures are named.
+const NAMED: usize = 10;
 
 /// What ends the program, and with which exit code.
 #[derive(Debug)]
@@ -38,6 +44,23 @@ impl Failure {
 }
 
 fn flow(error: &anyhow::Error) -> String {
+    let others = error.downcast_ref::<FlowFailed>().map(|failed| others(&failed.others));
+    first(error) + &others.unwrap_or_default()
+}
+
+/// A line for each.
+fn others(failures: &[OtherFailure]) -> String {
+    if failures.is_empty() {
+        return String::new();
+    }
+    let mut text: String = failures.iter().take(NAMED).map(|failure| format!("\n  {failure}")).collect();
+    if failures.len() > NAMED {
+        text += &format!("\n  and {} more", failures.len() - NAMED);
+    }
+    format!("\nalso:{text}")
+}
+
+fn first(error: &anyhow::Error) -> String {
     if let Some(failed) = error.downcast_ref::<TaskFailed>() {
         return task(error, failed);
     }

@@ -2,14 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 use remuda::{
-    RunReport, TaskRunner,
+    RunError, RunReport, TaskRunner,
     config::{Document, Format},
-    flowfile::FlowPlan,
+    flowfile::{FlowFailed, FlowPlan},
     local::LocalConfig,
 };
 use serde_json::{Map, Value, json};
 
-async fn run(text: &str) -> (Result<Value, remuda::RunError>, RunReport) {
+async fn run(text: &str) -> (Result<Value, RunError>, RunReport) {
     let plan = FlowPlan::parse(&Document::parse("flow.yaml", text, Format::Yaml).unwrap(), Map::new()).unwrap();
     let cluster = LocalConfig { processes: false, n_workers: Some(1), threads_per_worker: Some(4), ..LocalConfig::default() };
     let runner = TaskRunner::builder().cluster(cluster).build().unwrap();
@@ -55,6 +55,10 @@ result: $last
     assert_eq!(error.exit_code(), 1);
     let text = error.to_string();
     assert!(text.starts_with("flow.yaml:3:3: bad[1]: task `bad`"), "{text}");
+    let RunError::Flow(error) = error else { panic!("{error:?}") };
+    let others: Vec<_> = error.downcast_ref::<FlowFailed>().unwrap().others.iter().map(ToString::to_string).collect();
+    let [other] = others.as_slice() else { panic!("{others:?}") };
+    assert!(other.starts_with("flow.yaml:3:3: bad[2]: failed: ") && other.ends_with("exited with code 4"), "{other}");
     assert_eq!((report.tasks.done, report.tasks.failed, report.tasks.upstream_failed), (2, 2, 1));
 }
 

@@ -182,3 +182,20 @@ fn a_lost_worker_is_told_once() {
     assert!(!ended.err.contains("WARN"), "{}", ended.err);
     place(flow).env("REMUDA_LOG", "warn").remuda(&["run", "flow.yaml"]).code(0).says(&["WARN", "worker lost"]);
 }
+
+#[test]
+fn other_failures_follow_the_first() {
+    let place = place(
+        r#"
+tasks:
+  a: {python: "mod:boom", args: [0]}
+  b: {command: [sh, -c, 'printf "one\ntwo\n" >&2; exit 3']}
+  c: {command: [sh, -c, "exit $0", $n], map: {n: {range: 13}}}
+  d: {python: "mod:total", args: [$b]}
+"#,
+    );
+    let ended = place.remuda(&["run", "flow.yaml"]);
+    ended.code(1).says(&[", 14 failed, 1 not run because of that"]);
+    let from = ended.err.find("\nalso:\n").unwrap();
+    insta::assert_snapshot!(ended.err[from..].trim());
+}

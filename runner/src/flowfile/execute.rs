@@ -13,6 +13,7 @@ use remuda_core::{
 use serde_json::{Map, Value};
 
 use super::{
+    failed::{Failed, together},
     graph::same_length,
     plan::{Expr, FlowPlan, Source, TaskPlan, Work, range_len},
 };
@@ -24,7 +25,9 @@ impl FlowPlan {
     /// Submits every task and answers with the flow's result. A mapped task is one message to the engine. A map over a result whose length
     /// nobody knows before it is there is submitted then, with what needs it; nothing else waits for that.
     ///
-    /// A failure ends what depends on it; the rest still runs to its end. Then the first failure, in the order of the file, is returned.
+    /// A failure ends what depends on it; the rest still runs to its end. Then one failure is returned: of the tasks in [`FlowPlan::tasks`]
+    /// (each after those it needs, otherwise in the order of the file) the first that failed by itself, and of a mapped task its first
+    /// call, whenever in time they failed. The others are told by [`FlowFailed`](super::FlowFailed), which goes with the error.
     ///
     /// # Errors
     /// [`TaskFailed`], naming where the task stands; a map over something that is no list, or over lists that differ in length.
@@ -82,8 +85,7 @@ struct Execution<'a> {
     flow: &'a Flow,
     tasks: Vec<Submitted>,
     lists: HashMap<usize, List>,
-    /// Index of the task, and of the call.
-    failures: Vec<(usize, usize, anyhow::Error)>,
+    failures: Vec<Failed>,
 }
 
 /// What one name of a map runs over, with its length known.
@@ -137,7 +139,7 @@ impl Execution<'_> {
                     Columns::Never => Ok(Submitted::Never),
                 };
                 self.tasks[at] = submitted.unwrap_or_else(|error| {
-                    self.failures.push((at, 0, error));
+                    self.failures.push(Failed { task: at, call: 0, place: format!("{}: {}", task.place, task.id), error });
                     Submitted::Never
                 });
             }
@@ -157,15 +159,11 @@ impl Execution<'_> {
                     (Submitted::One(_), Some(List::Elements(values))) => Column::Values(values),
                     (Submitted::One(_), Some(List::Other(found))) => {
                         let over = &self.plan.tasks[*index].id;
-                        return Columns::Failed(anyhow!(
-                            "{}: {}: maps `{name}` over ${over}, whose result is {found}, not a list",
-                            task.place,
-                            task.id
-                        ));
+                        return Columns::Failed(anyhow!("maps `{name}` over ${over}, whose result is {found}, not a list"));
                     }
                     (Submitted::One(_), Some(List::Stuck(failed))) => {
                         let failed = anyhow::Error::new(failed.clone());
-                        return Columns::Failed(failed.context(format!("{}: {}: nothing to map `{name}` over", task.place, task.id)));
+                        return Columns::Failed(failed.context(format!("nothing to map `{name}` over")));
                     }
                     _ => return Columns::Never,
                 },
@@ -174,7 +172,7 @@ impl Execution<'_> {
         let lengths: Vec<_> = task.map.iter().zip(&columns).map(|((name, _), column)| (name.clone(), column.len())).collect();
         match same_length(&lengths) {
             Ok(()) => Columns::Ready(columns),
-            Err(text) => Columns::Failed(anyhow!("{}: {}: {text}", task.place, task.id)),
+            Err(text) => Columns::Failed(anyhow!(text)),
         }
     }
 
@@ -280,8 +278,8 @@ impl Execution<'_> {
                 self.failed(*at, *call, &future, error);
             }
         }
-        if let Some(first) = self.failures.into_iter().min_by_key(|(at, call, _)| (*at, *call)) {
-            return Err(first.2);
+        if let Some(error) = together(self.failures) {
+            return Err(error);
         }
         value(&result, &kept).await
     }
@@ -294,7 +292,7 @@ impl Execution<'_> {
         let task = &self.plan.tasks[at];
         let place = if task.is_mapped() { format!("{}: {}[{call}]", task.place, task.id) } else { format!("{}: {}", task.place, task.id) };
         let failed = TaskFailed { key: future.key(), name: future.name().into(), error };
-        self.failures.push((at, call, anyhow::Error::new(failed).context(place)));
+        self.failures.push(Failed { task: at, call, place, error: failed.into() });
     }
 }
 

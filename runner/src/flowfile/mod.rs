@@ -19,6 +19,7 @@
 //! [`FlowPlan::run`] runs it on a [`crate::Flow`].
 
 mod execute;
+mod failed;
 mod graph;
 mod parse;
 mod plan;
@@ -31,6 +32,7 @@ use remuda_core::error::Error;
 use serde_json::Map;
 
 pub use self::{
+    failed::{FlowFailed, OtherFailure},
     plan::{Expr, FlowPlan, Source, TaskPlan, Work},
     schema::{Annotations, schema},
 };
