@@ -1,6 +1,6 @@
 //! The settings of a runner, from code or from a configuration.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use remuda_core::{
     adaptive::AdaptConfig,
@@ -55,6 +55,27 @@ impl TaskRunner {
             tracing::warn!("{notice}");
         }
         Self::from_config(&config)
+    }
+
+    /// As a file says, `remuda.yaml` or `remuda.toml` by form, and nothing else.
+    ///
+    /// ```no_run
+    /// let runner = remuda::TaskRunner::from_file("clusters/large.yaml")?;
+    /// # Ok::<(), remuda::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn from_file(path: impl Into<PathBuf>) -> Result<Self> {
+        Self::from_config(&Loader::new().file(path).load()?)
+    }
+
+    /// As the environment says (`REMUDA_CLUSTER_CLASS`, `REMUDA_CLUSTER_KWARGS`, `REMUDA_ADDRESS`), and nothing else.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn from_env() -> Result<Self> {
+        Self::from_config(&Loader::new().process_env().load()?)
     }
 
     /// As a configuration says that was put together by hand: see [`Loader`].

@@ -402,3 +402,33 @@ async fn ten_thousand_small_tasks() {
     let total = threads(2).run(|flow| async move { Ok(flow.submit(sum(flow.map(inc, 0..10_000)?)).await?) }).await.unwrap();
     assert_eq!(total, 50_005_000);
 }
+
+#[tokio::test]
+async fn a_runner_from_a_file_and_from_layers() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cluster.toml");
+    std::fs::write(&path, "cluster_class = \"local::LocalCluster\"\n[cluster_kwargs]\nn_workers = 1\nprocesses = false\n").unwrap();
+    let from_file = TaskRunner::from_file(&path).unwrap();
+    let layers = remuda::config::Loader::new()
+        .file(&path)
+        .env([("REMUDA_CLUSTER_KWARGS".to_owned(), r#"{"threads_per_worker": 3}"#.to_owned())].into())
+        .load()
+        .unwrap();
+    let from_layers = TaskRunner::from_config(&layers).unwrap();
+    for (runner, slots) in [(from_file, 1), (from_layers, 3)] {
+        let gate = Arc::new(std::sync::Barrier::new(slots));
+        let all = runner.run(|flow| async move {
+            let met = flow.submit_all((0..slots).map(|_| meet(gate.clone())));
+            Ok(flow.gather(met).await?.len())
+        });
+        assert_eq!(all.await.unwrap(), slots, "as many run at once");
+    }
+    std::fs::write(&path, "cluster_class = \"local::LocalCluster\"\n[cluster_kwargs]\nn_worker = 1\n").unwrap();
+    let error = TaskRunner::from_file(&path).unwrap_err();
+    assert!(error.to_string().contains("cluster.toml:3:1") && error.report().contains("n_workers"), "{error}");
+}
+
+#[remuda::task]
+fn meet(gate: Arc<std::sync::Barrier>) {
+    gate.wait();
+}

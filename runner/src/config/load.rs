@@ -41,8 +41,13 @@ impl Loader {
     /// The environment of this process, and the configuration file of its working directory, if there is one.
     #[must_use]
     pub fn from_process() -> Self {
-        let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
-        Self::new().env(env).dir(".")
+        Self::new().process_env().dir(".")
+    }
+
+    /// The environment of this process.
+    #[must_use]
+    pub fn process_env(self) -> Self {
+        self.env(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect())
     }
 
     /// The environment to read.
