@@ -199,12 +199,17 @@ impl<T: Send + Sync + 'static> TaskFuture<T> {
     }
 
     /// Waits on this thread. For task bodies that are not async: the task's slot is given back meanwhile, so that what it waits for can
-    /// run. Elsewhere in a flow `.await` instead: a blocked flow body passes no events on.
+    /// run. Elsewhere in a flow `.await` instead, which lets the thread do other things.
     ///
     /// # Errors
     /// As `.await`.
     pub fn wait(mut self) -> Result<Arc<T>, TaskFailed> {
-        context::block_on(poll_fn(|cx| self.poll_shared(cx)))
+        // Whoever drives the run may be blocked himself, or be this very thread: so events are passed on from here, too.
+        let run = self.held.run.clone();
+        context::block_on(poll_fn(|cx| {
+            let _ = run.pump(cx);
+            self.poll_shared(cx)
+        }))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Wake, Waker},
 };
 
 use remuda_core::{
@@ -27,6 +27,7 @@ pub(crate) struct Run {
     cells: Mutex<HashMap<Key, Arc<Cell>>>,
     listeners: Mutex<Vec<mpsc::UnboundedSender<TaskEvent>>>,
     events: Mutex<TaskEvents>,
+    pumps: Arc<Pumps>,
     pub(crate) counts: Mutex<Counts>,
     /// Set when the cluster is of no use any more: nothing that is submitted will run.
     broken: OnceLock<Error>,
@@ -46,6 +47,7 @@ impl Run {
     pub(crate) fn new(session: Arc<dyn Session>) -> Arc<Self> {
         Arc::new(Self {
             events: Mutex::new(session.events()),
+            pumps: Arc::default(),
             session,
             next: AtomicU64::new(0),
             cells: Mutex::default(),
@@ -83,10 +85,13 @@ impl Run {
         listen
     }
 
-    /// Passes on what the engine has said. `Pending`: all of it, and the waker is set.
+    /// Passes on what the engine has said. `Pending`: all of it, and the waker is set, beside those of others who do the same.
     pub(crate) fn pump(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.pumps.add(cx.waker());
+        let waker = Waker::from(self.pumps.clone());
+        let mut cx = Context::from_waker(&waker);
         let mut events = lock(&self.events);
-        while let Some(event) = std::task::ready!(events.poll_recv(cx)) {
+        while let Some(event) = std::task::ready!(events.poll_recv(&mut cx)) {
             self.pass_on(event);
         }
         Poll::Ready(())
@@ -150,6 +155,27 @@ impl Run {
             cell.set(event.state);
         }
         lock(&self.listeners).clear();
+    }
+}
+
+/// Whoever passes events on: the run's own body, and threads that wait for a task. A channel wakes one; each of these may be the only one
+/// that is not blocked.
+#[derive(Debug, Default)]
+struct Pumps(Mutex<Vec<Waker>>);
+
+impl Pumps {
+    fn add(&self, waker: &Waker) {
+        let mut wakers = lock(&self.0);
+        if !wakers.iter().any(|other| other.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+    }
+}
+
+impl Wake for Pumps {
+    fn wake(self: Arc<Self>) {
+        let wakers = std::mem::take(&mut *lock(&self.0));
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 

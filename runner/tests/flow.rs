@@ -388,6 +388,22 @@ async fn futures_stand_in_fields() {
 }
 
 #[tokio::test]
+async fn a_body_may_block_and_so_may_a_task_whose_run_is_blocked() {
+    threads(1)
+        .run(|flow| async move {
+            assert_eq!(*flow.submit(inc(1)).wait()?, 2);
+            assert_eq!(*flow.submit(fibonacci(5_u64)).wait()?, 5);
+            assert_eq!(flow.submit(inc(2)).await?, 3);
+            let inner = flow.clone();
+            let join = std::thread::spawn(move || inner.submit(fibonacci(5_u64)).wait().map(|n| *n));
+            assert_eq!(join.join().unwrap()?, 5, "also from a thread that the body waits for");
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn a_run_can_be_spawned() {
     let spawn = |n: i64| {
         let runner = threads(2);
