@@ -86,16 +86,17 @@ async fn a_failure_of_its_tasks_is_named() {
 }
 
 #[remuda::task]
-async fn starts_a_sleep(cx: &TaskContext, marker: &str, then_exit: bool) -> anyhow::Result<String> {
+async fn starts_a_sleep(cx: &TaskContext, marker: &str, then: &str) -> anyhow::Result<String> {
     let flow = cx.flow()?;
     let mut events = flow.events();
     let sleep = flow.submit(command(["sh", "-c"]).arg(format!("echo $$ > {marker}.new; mv {marker}.new {marker}; exec sleep 600")).call());
     while !matches!(events.recv().await.map(|event| event.state), Some(TaskState::Running { .. })) {}
     until(|| std::path::Path::new(marker).exists()).await;
-    if then_exit {
-        std::process::exit(7);
+    match then {
+        "exit" => std::process::exit(7),
+        "return" => Ok("returned".to_owned()),
+        _ => Ok(sleep.await?),
     }
-    Ok(sleep.await?)
 }
 
 /// What happens in another process has no event here. The test's own time limit is the bound.
@@ -113,17 +114,19 @@ async fn gone(marker: &std::path::Path) {
 #[remuda::test]
 async fn its_tasks_end_with_it_however_it_ends() {
     let dir = tempfile::tempdir().unwrap();
-    let [cancelled, exited] = ["cancelled", "exited"].map(|name| dir.path().join(name));
+    let [cancelled, exited, returned] = ["cancelled", "exited", "returned"].map(|name| dir.path().join(name));
     // Two: waiting for events does not give a slot back, only waiting for tasks does.
     processes(2)
         .run(|flow| async move {
-            let task = flow.submit(starts_a_sleep(cancelled.to_str().unwrap(), false));
+            let task = flow.submit(starts_a_sleep(cancelled.to_str().unwrap(), "wait"));
             until(|| cancelled.exists()).await;
             task.cancel();
             gone(&cancelled).await;
-            let crashed = flow.submit(starts_a_sleep(exited.to_str().unwrap(), true).allowed_failures(0)).await.unwrap_err();
+            let crashed = flow.submit(starts_a_sleep(exited.to_str().unwrap(), "exit").allowed_failures(0)).await.unwrap_err();
             assert!(matches!(&crashed.error, TaskError::Crashed(crash) if crash.cause == "exit code 7"), "{crashed}");
             gone(&exited).await;
+            assert_eq!(flow.submit(starts_a_sleep(returned.to_str().unwrap(), "return")).await?, "returned");
+            gone(&returned).await;
             assert_eq!(flow.submit(inc(1)).await?, 2);
             Ok(())
         })
