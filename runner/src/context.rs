@@ -75,6 +75,7 @@ impl TaskContext {
     }
 
     /// Further tasks on the same cluster. Waiting for them gives the slot back, so that they can run even where there is one slot only.
+    /// (Waiting for [`Flow::events`] does not: who waits for those holds on to the slot.)
     ///
     /// In a worker process they are a run of their own: what they have not finished when the task ends is cancelled. With
     /// `processes: false` they belong to the flow's run.
