@@ -20,8 +20,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// Between two lines where there is no terminal.
 const LINE: Duration = Duration::from_secs(2);
-/// Workers take a moment to come; that they are not there yet is worth a word only then.
-const COMING: Duration = Duration::from_secs(1);
+/// While the first workers come, every task waits for them: what lasts no longer than that is not worth a word.
+const COMING: Duration = Duration::from_millis(500);
 /// More names than these are shown as one.
 const ROWS: usize = 16;
 
@@ -108,7 +108,7 @@ struct Waits {
 
 impl Waits {
     /// What is to be told now.
-    fn news(&mut self, tally: &Tally, workers: usize, now: Instant) -> Vec<String> {
+    fn news(&mut self, tally: &Tally, now: Instant) -> Vec<String> {
         let rows = tally.rows().iter().flat_map(|row| row.waits.keys().map(|reason| (row.name.clone(), reason.clone())));
         let current: HashSet<_> = rows.filter(|wait| !self.told.contains(wait)).collect();
         self.since.retain(|wait, _| current.contains(wait));
@@ -116,7 +116,7 @@ impl Waits {
             .into_iter()
             .filter(|wait| {
                 let since = *self.since.entry(wait.clone()).or_insert(now);
-                workers > 0 || now.duration_since(since) >= COMING
+                now.duration_since(since) >= COMING
             })
             .collect();
         due.sort();
@@ -182,7 +182,7 @@ pub(crate) fn follow(flow: &Flow, cluster: &Cluster, plan: &FlowPlan, mut displa
                 }
                 _ = tick.tick() => {
                     let workers = status.borrow().running as usize;
-                    display.say(&waits.news(&tally, workers, Instant::now()));
+                    display.say(&waits.news(&tally, Instant::now()));
                     display.show(&tally, workers, begin);
                 }
             }
@@ -220,13 +220,12 @@ mod tests {
         };
         let (mut tally, mut waits, begin) = (Tally::default(), Waits::default(), Instant::now());
         tally.add(&event(0, "no workers yet"));
-        assert_eq!(waits.news(&tally, 0, begin), Vec::<String>::new());
+        assert_eq!(waits.news(&tally, begin), Vec::<String>::new());
         tally.add(&event(0, "no GPU"));
         tally.add(&event(1, "no GPU"));
-        assert_eq!(waits.news(&tally, 1, begin), ["gpu: waiting: no GPU"]);
-        assert_eq!(waits.news(&tally, 1, begin), Vec::<String>::new());
-        tally.add(&event(2, "no workers"));
-        assert_eq!(waits.news(&tally, 0, begin), Vec::<String>::new());
-        assert_eq!(waits.news(&tally, 0, begin + COMING), ["gpu: waiting: no workers"]);
+        assert_eq!(waits.news(&tally, begin + COMING), Vec::<String>::new(), "new");
+        assert_eq!(waits.news(&tally, begin + 2 * COMING), ["gpu: waiting: no GPU"]);
+        tally.add(&event(2, "no GPU"));
+        assert_eq!(waits.news(&tally, begin + 4 * COMING), Vec::<String>::new());
     }
 }

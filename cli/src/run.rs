@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use remuda::{Finished, Registry, RunReport, flowfile::FlowPlan, manager::ClusterEvent};
+use remuda::{Finished, RunReport, flowfile::FlowPlan, manager::ClusterEvent};
 use serde_json::Value;
 use tokio::{
     runtime::{Builder, Runtime},
@@ -32,7 +32,7 @@ const SHOWN: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> {
     logging::init(screen, args.quiet)?;
-    let checked = validate::check(&args.flow, &args.params, &args.settings, Registry::with_builtins())?;
+    let checked = validate::check(&args.flow, &args.params, &args.settings)?;
     if !args.quiet {
         checked.config.notices.iter().for_each(|notice| screen.lines(&format!("note: {notice}")));
     }

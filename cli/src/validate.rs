@@ -6,7 +6,7 @@ use std::{
 };
 
 use remuda::{
-    Registry, TaskRunner,
+    TaskRunner,
     config::{Layer, Mode, RunConfig},
     flowfile::FlowPlan,
 };
@@ -26,10 +26,9 @@ pub(crate) struct Checked {
 }
 
 /// Flow file and configuration, with the mistakes of both.
-pub(crate) fn check(flow: &Path, params: &[String], settings: &Settings, registry: Registry) -> Result<Checked, Failure> {
-    let plan = FlowPlan::read(flow, params);
-    let layer = plan.as_ref().map_or_else(|_| Layer::new(), |plan| plan.runner.clone());
-    let runner = settings.loader(layer).load().and_then(|config| Ok((config.runner(registry)?, config)));
+pub(crate) fn check(flow: &Path, params: &[String], settings: &Settings) -> Result<Checked, Failure> {
+    let (layer, plan) = FlowPlan::read_parts(flow, params);
+    let runner = settings.loader(layer).load().and_then(|config| Ok((TaskRunner::from_config(&config)?, config)));
     match (plan, runner) {
         (Ok(plan), Ok((runner, config))) => Ok(Checked { plan, config, runner }),
         (plan, runner) => Err(Failure::all(plan.err().into_iter().chain(runner.err()).map(Failure::from).collect())),
@@ -37,7 +36,7 @@ pub(crate) fn check(flow: &Path, params: &[String], settings: &Settings, registr
 }
 
 pub(crate) fn validate(args: &ValidateArgs, screen: &Screen) -> Result<ExitCode, Failure> {
-    let checked = check(&args.flow, &args.params, &args.settings, Registry::with_builtins())?;
+    let checked = check(&args.flow, &args.params, &args.settings)?;
     checked.config.notices.iter().for_each(|notice| screen.lines(&format!("note: {notice}")));
     let mut text = if args.plan { checked.plan.to_string() } else { String::new() };
     text += &format!("{}: {}\n", args.flow.display(), sentence(&checked));

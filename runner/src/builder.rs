@@ -28,6 +28,8 @@ pub struct Builder {
     registry: Option<Registry>,
     options: ClusterOptions,
     scope: Scope,
+    /// For the places of what is wrong.
+    config: Option<RunConfig>,
 }
 
 impl TaskRunner {
@@ -41,6 +43,7 @@ impl TaskRunner {
             registry: None,
             options: ClusterOptions::default(),
             scope: Scope::default(),
+            config: None,
         }
     }
 
@@ -83,7 +86,7 @@ impl TaskRunner {
     /// # Errors
     /// What this build cannot do; the class's complaints about its kwargs, with the place of each key.
     pub fn from_config(config: &RunConfig) -> Result<Self> {
-        Self::builder().config(config)?.build().map_err(|error| config.explain(&error))
+        Self::builder().config(config).build()
     }
 }
 
@@ -131,21 +134,14 @@ impl Builder {
         self
     }
 
-    /// The mode of a configuration, in place of what was said before.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unsupported`]: what this build cannot do.
-    pub fn config(mut self, config: &RunConfig) -> Result<Self> {
-        config.check_supported()?;
-        match &config.mode {
-            config::Mode::Temporary { class, kwargs, .. } => {
-                (self.class, self.kwargs, self.address) = (Some(class.as_str().into()), kwargs.clone(), None);
-            }
-            config::Mode::Existing { address } => {
-                (self.class, self.kwargs, self.address) = (None, Kwargs::new(), Some(address.to_string()));
-            }
-        }
-        Ok(self)
+    /// The mode of a configuration, in place of what was said before. [`build`](Self::build) then tells where each value was set.
+    pub fn config(mut self, config: &RunConfig) -> Self {
+        (self.class, self.kwargs, self.address) = match &config.mode {
+            config::Mode::Temporary { class, kwargs, .. } => (Some(class.as_str().into()), kwargs.clone(), None),
+            config::Mode::Existing { address } => (None, Kwargs::new(), Some(address.to_string())),
+        };
+        self.config = Some(config.clone());
+        self
     }
 
     /// The runner. Everything that can be checked without creating anything is checked here.
@@ -153,7 +149,14 @@ impl Builder {
     /// # Errors
     /// [`ErrorKind::UnknownClass`]; [`ErrorKind::ConfigInvalid`] with every mistake in the keyword arguments, or a class beside an
     /// address; [`ErrorKind::Unsupported`] for an address whose protocol this build does not speak, and for adaptive scaling.
-    pub fn build(self) -> Result<TaskRunner> {
+    pub fn build(mut self) -> Result<TaskRunner> {
+        match self.config.take() {
+            Some(config) => config.check_supported().and_then(|()| self.checked()).map_err(|error| config.explain(&error)),
+            None => self.checked(),
+        }
+    }
+
+    fn checked(self) -> Result<TaskRunner> {
         self.check_mode()?;
         if let Some(adapt) = self.adapt {
             AdaptConfig::parse(adapt).map_err(|error| error.under("adapt_kwargs"))?;

@@ -42,7 +42,7 @@ fn classes_that_are_not_there() {
     let place = Place::new(&[("flow.yaml", FLOW)]);
     for (class, words) in [
         ("LocalCluster", "write `local::LocalCluster`"),
-        ("local::LocalClustre", "local::LocalCluster"),
+        ("local::LocalClustre", "local::LocalClustre"),
         ("dask_kubernetes.operator.KubeCluster", "k8s::KubeCluster"),
     ] {
         let text = refused(&place, &["run", "flow.yaml", "--cluster-class", class]);
@@ -71,4 +71,23 @@ fn files_and_usage() {
     assert!(refused(&place, &["rum", "flow.yaml"]).contains("similar"));
     let log = refused(&Place::new(&[("flow.yaml", FLOW)]).env("REMUDA_LOG", "remuda=loud"), &["run", "flow.yaml"]);
     assert!(log.contains("REMUDA_LOG=remuda=loud"), "{log}");
+}
+
+#[test]
+fn the_cluster_s_mistakes_are_told_with_those_of_the_tasks() {
+    let flow =
+        "runner: {cluster_class: CLASS, cluster_kwargs: {n_worker: 1, memory_limit: '{{ lots }}'}}\ntasks:\n  a: {comand: [touch, made]}\n";
+    for (class, words) in [
+        ("local::LocalCluster", "flow.yaml:1:63: cluster_kwargs.n_worker: unknown key; did you mean `n_workers`?"),
+        ("local::LocalClustre", "local::LocalClustre"),
+    ] {
+        let place = Place::new(&[("flow.yaml", &flow.replace("CLASS", class))]);
+        for command in ["run", "validate"] {
+            let text = refused(&place, &[command, "flow.yaml"]);
+            for words in [words, "unknown key; did you mean `command`?", "`lots` is not defined"] {
+                assert!(text.contains(words), "{words:?} is missing in\n{text}");
+            }
+            assert!(!text.contains("null"), "what could not be filled in is not told twice:\n{text}");
+        }
+    }
 }

@@ -35,8 +35,6 @@ use remuda_core::{
     kwargs::Kwargs,
 };
 
-use remuda_registry::Registry;
-
 pub use self::{
     address::Address,
     client::ClientConfig,
@@ -51,8 +49,6 @@ pub(crate) use self::{
     load::read,
     mistakes::did_you_mean,
 };
-
-use crate::TaskRunner;
 
 /// The class of runs that name none.
 pub const DEFAULT_CLASS: &str = "local::LocalCluster";
@@ -124,24 +120,8 @@ impl RunConfig {
         live.clone().find(|s| s.key.to_string() == key).or_else(|| live.clone().find(|s| s.root() == key)).map(|s| &s.origin)
     }
 
-    /// A runner that does what is configured, with the classes of `registry`. Everything that can be checked without creating anything is
-    /// checked here.
-    ///
-    /// # Errors
-    /// As [`RunConfig::check_supported`]; [`ErrorKind::UnknownClass`]; what the class says about its kwargs, each with where it was set.
-    pub fn runner(&self, registry: Registry) -> Result<TaskRunner, Error> {
-        self.check_supported()?;
-        let builder = TaskRunner::builder().registry(registry);
-        let builder = match &self.mode {
-            Mode::Temporary { class, kwargs, .. } => builder.cluster(class.as_str()).cluster_kwargs(kwargs.clone()),
-            Mode::Existing { address } => builder.address(address.to_string()),
-        };
-        builder.build().map_err(|error| self.explain(&error))
-    }
-
     /// The class's complaint about its kwargs, with the place of each key.
-    #[must_use]
-    pub fn explain(&self, error: &Error) -> Error {
+    pub(crate) fn explain(&self, error: &Error) -> Error {
         match (error.kind(), self.origin("cluster_class")) {
             (ErrorKind::UnknownClass, Some(origin)) => error.clone().with_context("set by", origin),
             (ErrorKind::ConfigInvalid, _) => merge::place_mistakes(&self.settings, "cluster_kwargs", error),

@@ -21,6 +21,11 @@ impl FlowPlan {
     /// # Errors
     /// [`remuda_core::error::ErrorKind::ConfigInvalid`] with every mistake, each with file, line and column.
     pub fn parse(document: &Document, params: Map<String, Value>) -> Result<Self, Error> {
+        Self::parse_parts(document, params).1
+    }
+
+    /// The `runner` part, as far as it can be used, also where the plan has mistakes (which has the part's own among them).
+    pub(super) fn parse_parts(document: &Document, params: Map<String, Value>) -> (Layer, Result<Self, Error>) {
         let mut parser = Parser {
             document,
             templates: Templates::new(),
@@ -31,9 +36,15 @@ impl FlowPlan {
             mistakes: Mistakes::default(),
         };
         let plan = parser.file(params);
+        let mut runner = plan.runner.clone();
+        runner.mistakes = Mistakes::default();
+        runner.settings.retain(|setting| {
+            let key = format!("runner.{}", setting.key);
+            !parser.failed.iter().any(|failed| failed.starts_with(&key))
+        });
         let mut mistakes = parser.mistakes;
         mistakes.sort();
-        mistakes.or(plan)
+        (runner, mistakes.or(plan))
     }
 }
 
