@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn one_expression_keeps_its_type() {
-        let scope = Scope::from([("n".into(), json!(3)), ("xs".into(), json!([1, "a"])), ("s".into(), json!("text"))]);
+        let scope =
+            Scope::from([("n".into(), json!(3)), ("xs".into(), json!([1, "a"])), ("s".into(), json!("text")), ("größe".into(), json!(2))]);
         let templates = Templates::new();
         let cases = [
             ("{{ n }}", json!(3)),
@@ -106,6 +107,7 @@ mod tests {
             ("{{ n }}{{ n }}", json!("33")),
             ("{% if n > 2 %}many{% else %}few{% endif %}", json!("many")),
             ("<{{ s }}>", json!("<text>")),
+            ("hé {{ größe }} 日本", json!("hé 2 日本")),
         ];
         for (text, expected) in cases {
             assert_eq!(templates.render(text, &scope), Ok(expected), "{text}");
