@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, PipeReader, Read},
+    net::Shutdown,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{
@@ -191,6 +192,11 @@ impl Child {
         if let Some(pid) = self.pid() {
             let _ = rustix::process::kill_process(pid, Signal::INT);
         }
+    }
+
+    /// Says that nobody listens any more. The process ends itself then, with everything it has started, also what it has not told of yet.
+    pub(crate) fn hang_up(&self) {
+        let _ = self.socket.shutdown(Shutdown::Write);
     }
 
     /// At once, with everything in its group. Its socket then ends.

@@ -146,8 +146,11 @@ impl Processes {
                 }
                 Event::Message(Message::Stop) => {
                     self.stopped = true;
-                    self.kill(who);
-                    deadline = None;
+                    // Not killed yet: a command that the host is just starting is known to the host alone.
+                    if let Some(child) = self.child(who) {
+                        child.hang_up();
+                    }
+                    deadline = Some(Instant::now() + self.shared.options.grace);
                 }
                 Event::Message(Message::Kill { pid, cause }) => {
                     if self.child(who).as_ref().is_some_and(|child| child.id() == pid) {

@@ -39,7 +39,7 @@ pub(super) fn run(call: &[u8], running: &Shared, group: impl FnOnce(u32)) -> Rep
     if let Some(cwd) = &call.cwd {
         command.current_dir(cwd);
     }
-    match command.spawn() {
+    match spawn(&mut command, running) {
         Ok(child) => {
             group(child.id());
             attend(child, call, &argv, running)
@@ -52,15 +52,23 @@ pub(super) fn run(call: &[u8], running: &Shared, group: impl FnOnce(u32)) -> Rep
     }
 }
 
-fn attend(mut child: Child, call: CommandCall, argv: &[String], running: &Shared) -> Reply {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    {
-        let mut current = lock(running);
-        current.group = pid;
-        if let (true, Some(pid)) = (current.cancel.is_cancelled(), pid) {
-            let _ = kill_process_group(pid, Signal::TERM);
-        }
+/// Starts it. When the driver dies meanwhile, the thread that notices waits for the lock, and then knows the group that it has to end.
+fn spawn(command: &mut Command, running: &Shared) -> std::io::Result<Child> {
+    let mut current = lock(running);
+    let child = command.spawn()?;
+    current.group = group_of(&child);
+    if let (true, Some(group)) = (current.cancel.is_cancelled(), current.group) {
+        let _ = kill_process_group(group, Signal::TERM);
     }
+    Ok(child)
+}
+
+fn group_of(child: &Child) -> Option<Pid> {
+    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+}
+
+fn attend(mut child: Child, call: CommandCall, argv: &[String], running: &Shared) -> Reply {
+    let pid = group_of(&child);
     let (input, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     // All three at once, so that no full pipe stops another. A program that does not read its input is not an error.
     let (stdout, tail) = thread::scope(|scope| {
