@@ -1,6 +1,6 @@
 //! Ctrl-C, SIGTERM, kill -9: what ends, with which code, and that nothing lives on.
 
-use std::{fs::File, io::Read, thread};
+use std::{fs::File, io::Read, sync::mpsc, thread, time::Duration};
 
 use rustix::process::Signal;
 
@@ -24,7 +24,7 @@ tasks:
 "#;
 
 /// A run both of whose workers are busy, and pipes that end when what they run has ended.
-fn busy(place: &Place) -> (Running, Vec<thread::JoinHandle<()>>) {
+fn busy(place: &Place) -> (Running, mpsc::Receiver<()>) {
     let fifos = [place.fifo("python"), place.fifo("command")];
     let run = place.start(&["run", "flow.yaml"]);
     let mut opened = Vec::new();
@@ -33,13 +33,22 @@ fn busy(place: &Place) -> (Running, Vec<thread::JoinHandle<()>>) {
         pipe.read_exact(&mut [0]).unwrap();
         opened.push(pipe);
     }
-    let ends = opened.into_iter().map(|mut pipe| thread::spawn(move || assert!(pipe.read_to_end(&mut Vec::new()).is_ok())));
-    (run, ends.collect())
+    // Disconnected when the last pipe has ended.
+    let (open, ends) = mpsc::channel();
+    for mut pipe in opened {
+        let open = open.clone();
+        thread::spawn(move || {
+            let _ended = pipe.read_to_end(&mut Vec::new());
+            drop(open);
+        });
+    }
+    (run, ends)
 }
 
-/// Every process of the run has ended.
-fn all_gone(place: &Place, ends: Vec<thread::JoinHandle<()>>) {
-    ends.into_iter().for_each(|end| end.join().unwrap());
+/// Every process of the run has ended. The limit is only there so that one that lives on fails the test instead of delaying it.
+fn all_gone(place: &Place, ends: &mpsc::Receiver<()>) {
+    let ended = ends.recv_timeout(Duration::from_secs(60));
+    assert_eq!(ended, Err(mpsc::RecvTimeoutError::Disconnected), "a process outlives its run");
     assert!(!place.path().join("made").exists());
 }
 
@@ -60,7 +69,7 @@ fn one_signal_cancels_closes_and_says_so() {
             "; cluster closed\n",
         ]);
         assert_eq!(ended.out, "");
-        all_gone(&place, ends);
+        all_gone(&place, &ends);
     }
 }
 
@@ -76,7 +85,7 @@ fn a_second_signal_leaves_at_once() {
     let ended = run.end();
     ended.code(130).says(&["interrupted: cancelling", "interrupted again: leaving at once"]);
     assert!(!ended.err.contains("cluster closed"), "{}", ended.err);
-    all_gone(&place, ends);
+    all_gone(&place, &ends);
 }
 
 #[test]
@@ -85,5 +94,5 @@ fn nothing_outlives_a_killed_driver() {
     let (run, ends) = busy(&place);
     run.signal(Signal::KILL);
     assert_eq!(run.end().code, None);
-    all_gone(&place, ends);
+    all_gone(&place, &ends);
 }
