@@ -7,8 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use remuda::{Finished, RunReport, flowfile::FlowPlan, manager::ClusterEvent};
-use serde_json::Value;
+use remuda::{
+    Finished, RunReport,
+    flowfile::{FlowPlan, FlowResult},
+    manager::ClusterEvent,
+};
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
@@ -63,7 +66,7 @@ pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> 
 }
 
 /// The result, the summary, what remains.
-fn end(finished: Finished<Value>, plan: &FlowPlan, args: &RunArgs, screen: &Screen, runtime: Runtime) -> Result<ExitCode, Failure> {
+fn end(finished: Finished<FlowResult>, plan: &FlowPlan, args: &RunArgs, screen: &Screen, runtime: Runtime) -> Result<ExitCode, Failure> {
     let mut remaining = finished.report.problems();
     remaining.extend(remuda::join_all(CLOSE).into_iter().map(|what| format!("still there: {what}")));
     runtime.shutdown_background();
@@ -72,11 +75,18 @@ fn end(finished: Finished<Value>, plan: &FlowPlan, args: &RunArgs, screen: &Scre
         screen.lines(&summary(&finished.report));
     }
     remaining.iter().for_each(|what| screen.lines(&format!("warning: {what}")));
-    let value = finished.result?;
-    match plan.result.is_some() || args.json {
-        true => output::write(output::result(&value, args.json).as_bytes()),
-        false => Ok(ExitCode::SUCCESS),
+    let result = finished.result?;
+    if plan.result.is_none() && !args.json {
+        return Ok(ExitCode::SUCCESS);
     }
+    if let (Some(bytes), false) = (result.bytes(), args.json) {
+        return output::write(bytes);
+    }
+    let (value, notes) = result.into_json();
+    if !args.quiet {
+        notes.iter().for_each(|note| screen.lines(&format!("note: {note}")));
+    }
+    output::write(output::result(&value, args.json).as_bytes())
 }
 
 fn infra(what: &str, error: &dyn std::fmt::Display) -> Failure {

@@ -15,7 +15,7 @@ async fn run(text: &str) -> (Result<Value, RunError>, RunReport) {
     let runner = TaskRunner::builder().cluster(cluster).build().unwrap();
     let finished = runner.run_until(std::future::pending(), |flow| async move { plan.run(&flow).await }).await;
     assert_eq!(finished.report.problems(), Vec::<String>::new());
-    (finished.result, finished.report)
+    (finished.result.map(|result| result.into_json().0), finished.report)
 }
 
 #[remuda::test]
@@ -39,6 +39,20 @@ result: {each: $each, json: $json, env: $env, plain: [1, {x: $one}]}
     });
     assert_eq!(result.unwrap(), expected);
     assert_eq!(report.tasks.done, 7);
+}
+
+#[remuda::test]
+async fn bytes_pass_from_task_to_task() {
+    let (result, _) = run(r#"
+params: {raw: true}
+tasks:
+  raw: {command: [printf, '\377\n'], binary: "{{ raw }}"}
+  same: {command: [cat], stdin: $raw, binary: true}
+  hex: {command: [od, -An, -tx1], stdin: $same}
+result: {raw: $raw, hex: $hex}
+"#)
+    .await;
+    assert_eq!(result.unwrap(), json!({"raw": "/wo=", "hex": " ff 0a"}));
 }
 
 #[remuda::test]

@@ -24,6 +24,8 @@ pub(crate) struct Place {
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
+    /// Standard output as it was, where it is no text.
+    pub(crate) raw: Vec<u8>,
     pub(crate) err: String,
 }
 
@@ -84,8 +86,9 @@ impl Running {
         let mut child = self.0.take().unwrap();
         let (out, err) = (reader(child.stdout.take()), reader(child.stderr.take()));
         let status = wait(&mut child);
-        let read = |text: std::thread::JoinHandle<String>| text.join().unwrap();
-        Ended { code: status.code(), out: read(out), err: read(err) }
+        let (raw, err) = (out.join().unwrap(), err.join().unwrap());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ended { code: status.code(), out: text(&raw), raw, err: text(&err) }
     }
 }
 
@@ -98,11 +101,11 @@ impl Drop for Running {
     }
 }
 
-fn reader(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
+fn reader(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
-        let mut text = String::new();
-        pipe.map(|mut pipe| pipe.read_to_string(&mut text));
-        text
+        let mut bytes = Vec::new();
+        pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
+        bytes
     })
 }
 

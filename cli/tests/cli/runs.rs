@@ -31,6 +31,9 @@ def make(n):
 def take(o):
     return o.n
 
+def raw(n):
+    return b"\xff\x00\n" * n
+
 def boom(x):
     return 1 // x
 "#;
@@ -94,8 +97,31 @@ result: [$shouts, $number]
 #[test]
 fn a_result_that_is_no_plain_value_is_named_with_its_type() {
     let ended = place("tasks:\n  o: {python: 'mod:make', args: [1]}\nresult: $o\n").remuda(&["run", "flow.yaml"]);
-    ended.code(1).says(&["mod.Opaque"]);
+    ended.code(1).says(&["error: flow.yaml:2:3: o: task `o` ", "mod.Opaque"]);
     assert_eq!(ended.out, "");
+}
+
+#[test]
+fn bytes_are_written_as_they_are_and_are_base64_in_json() {
+    let place = place("tasks:\n  a: {python: 'mod:raw', args: [3]}\nresult: $a\n");
+    assert_eq!(place.remuda(&["run", "flow.yaml"]).code(0).raw, b"\xff\x00\n\xff\x00\n\xff\x00\n", "no line end is added");
+    let json = place.remuda(&["run", "flow.yaml", "--json"]);
+    assert_eq!(json.code(0).out, "\"/wAK/wAK/wAK\"\n");
+    json.says(&["note: bytes at result: JSON has no such thing, so text in base64 is written\n"]);
+    let tree = self::place("tasks:\n  a: {python: 'mod:raw', map: {n: [1, 0]}}\nresult: {all: $a}\n");
+    let ended = tree.remuda(&["run", "flow.yaml", "--json"]);
+    assert_eq!(ended.code(0).out, "{\"all\":[\"/wAK\",\"\"]}\n");
+    ended.says(&["note: bytes at result.all[0], result.all[1]: "]);
+    let quiet = tree.remuda(&["run", "flow.yaml", "--json", "--quiet"]);
+    assert_eq!((quiet.code(0).out.as_str(), quiet.err.as_str()), ("{\"all\":[\"/wAK\",\"\"]}\n", ""));
+}
+
+#[test]
+fn a_command_that_writes_no_text_is_told_of_binary_which_helps() {
+    let flow = |binary: &str| format!("tasks:\n  a: {{command: [printf, 'x\\377\\n']{binary}}}\nresult: $a\n");
+    let ended = place(&flow("")).remuda(&["run", "flow.yaml"]);
+    ended.code(1).says(&["error: flow.yaml:2:3: a: task `a` ", "not UTF-8", "`binary: true`"]);
+    assert_eq!(place(&flow(", binary: true")).remuda(&["run", "flow.yaml"]).code(0).raw, b"x\xff\n");
 }
 
 #[test]

@@ -10,16 +10,18 @@ use remuda_core::{
     task::{TaskError, TaskState},
     value::Codec,
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     failed::{Failed, together},
     graph::same_length,
+    plain::Plain,
     plan::{Expr, FlowPlan, Source, TaskPlan, Work, range_len},
+    result::FlowResult,
 };
-use crate::{Annotate, Call, Flow, TaskFailed, TaskFuture, Tree, command, config::type_name, python};
+use crate::{Annotate, Call, Flow, TaskFailed, TaskFuture, Tree, command, python};
 
-type Future = TaskFuture<Value>;
+type Future = TaskFuture<Plain>;
 
 impl FlowPlan {
     /// Submits every task and answers with the flow's result. A mapped task is one message to the engine. A map over a result whose length
@@ -31,7 +33,7 @@ impl FlowPlan {
     ///
     /// # Errors
     /// [`TaskFailed`], naming where the task stands; a map over something that is no list, or over lists that differ in length.
-    pub async fn run(&self, flow: &Flow) -> anyhow::Result<Value> {
+    pub async fn run(&self, flow: &Flow) -> anyhow::Result<FlowResult> {
         let tasks = self.tasks.iter().map(|_| Submitted::Not).collect();
         let mut run = Execution { plan: self, flow, tasks, lists: HashMap::new(), failures: Vec::new() };
         loop {
@@ -59,7 +61,7 @@ enum Submitted {
 
 /// The result of a task that another one maps over.
 enum List {
-    Elements(Vec<Value>),
+    Elements(Vec<Plain>),
     /// It is something else.
     Other(String),
     /// The task has ended well, but its result cannot come here.
@@ -72,8 +74,8 @@ impl List {
     async fn of(future: Future) -> Self {
         let done = matches!(future.state(), TaskState::Done(_));
         match future.await {
-            Ok(Value::Array(elements)) => Self::Elements(elements),
-            Ok(other) => Self::Other(format!("a {}", type_name(&other))),
+            Ok(Plain::List(elements)) => Self::Elements(elements),
+            Ok(other) => Self::Other(format!("a {}", other.type_name())),
             Err(failed) if done => Self::Stuck(failed),
             Err(_) => Self::Failed,
         }
@@ -93,7 +95,7 @@ enum Column<'a> {
     Items(&'a [Expr]),
     Range(i64, i64, usize),
     Futures(&'a [Future]),
-    Values(&'a [Value]),
+    Values(&'a [Plain]),
 }
 
 impl Column<'_> {
@@ -184,7 +186,7 @@ impl Execution<'_> {
         }
     }
 
-    fn call(&self, task: &TaskPlan, columns: &[Column<'_>], call: usize) -> Call<Value> {
+    fn call(&self, task: &TaskPlan, columns: &[Column<'_>], call: usize) -> Call<Plain> {
         let tree = |expr: &Expr| self.tree(expr, columns, call);
         let made = match &task.work {
             Work::Python { target, args, kwargs } => {
@@ -195,7 +197,7 @@ impl Execution<'_> {
                 made = args.iter().fold(made, |made, arg| made.arg(tree(arg)));
                 kwargs.iter().fold(made, |made, (name, arg)| made.kwarg(name, tree(arg))).call()
             }
-            Work::Command { argv, env, cwd, stdin } => {
+            Work::Command { argv, env, cwd, stdin, binary } => {
                 let mut made = command(argv.iter().map(tree));
                 made = env.iter().fold(made, |made, (name, value)| made.env(name, tree(value)));
                 if let Some(cwd) = cwd.as_ref().and_then(|cwd| self.directory(cwd, call)) {
@@ -204,7 +206,7 @@ impl Execution<'_> {
                 if let Some(stdin) = stdin {
                     made = made.stdin(tree(stdin));
                 }
-                json(made.call())
+                if *binary { plain(made.binary().call()) } else { plain(made.call()) }
             }
         };
         task.after.iter().flat_map(|after| self.futures(*after)).fold(made, |made, future| made.wait_for(future))
@@ -248,7 +250,7 @@ impl Execution<'_> {
     }
 
     /// Waits for every task, also for those that nobody reads; then for the result.
-    async fn finish(mut self) -> anyhow::Result<Value> {
+    async fn finish(mut self) -> anyhow::Result<FlowResult> {
         // The result's futures stay; of the others each is let go when its task has ended.
         let mut kept: Vec<Option<Submitted>> = self.plan.tasks.iter().map(|_| None).collect();
         let result = self.plan.result.clone().unwrap_or(Expr::Value(Value::Null));
@@ -281,7 +283,10 @@ impl Execution<'_> {
         if let Some(error) = together(self.failures) {
             return Err(error);
         }
-        value(&result, &kept).await
+        match value(&result, self.plan, &kept).await {
+            Ok(result) => Ok(FlowResult(result)),
+            Err(failed) => Err(failed.alone()),
+        }
     }
 
     fn failed(&mut self, at: usize, call: usize, future: &Future, error: TaskError) {
@@ -289,48 +294,47 @@ impl Execution<'_> {
         if matches!(error, TaskError::UpstreamFailed { .. }) {
             return;
         }
-        let task = &self.plan.tasks[at];
-        let place = if task.is_mapped() { format!("{}: {}[{call}]", task.place, task.id) } else { format!("{}: {}", task.place, task.id) };
         let failed = TaskFailed { key: future.key(), name: future.name().into(), error };
-        self.failures.push(Failed { task: at, call, place, error: failed.into() });
+        self.failures.push(Failed::of(self.plan, at, call, failed));
     }
 }
 
-/// The result as it is written, with values for the tasks.
-async fn value(expr: &Expr, tasks: &[Option<Submitted>]) -> anyhow::Result<Value> {
+/// The result as it is written, with values for the tasks. One that cannot come here is a failure, too.
+async fn value(expr: &Expr, plan: &FlowPlan, tasks: &[Option<Submitted>]) -> Result<Plain, Failed> {
+    let one = async |at, call, future: &Future| future.clone().await.map_err(|failed| Failed::of(plan, at, call, failed));
     Ok(match expr {
-        Expr::Value(value) => value.clone(),
+        Expr::Value(value) => value.clone().into(),
         Expr::Task(index) => match &tasks[*index] {
-            Some(Submitted::One(future)) => future.clone().await?,
+            Some(Submitted::One(future)) => one(*index, 0, future).await?,
             Some(Submitted::Each(futures)) => {
                 let mut values = Vec::with_capacity(futures.len());
-                for future in futures {
-                    values.push(future.clone().await?);
+                for (call, future) in futures.iter().enumerate() {
+                    values.push(one(*index, call, future).await?);
                 }
-                Value::Array(values)
+                Plain::List(values)
             }
-            _ => Value::Null, // never submitted: that was a failure
+            _ => Value::Null.into(), // never submitted: that was a failure
         },
         Expr::List(items) => {
             let mut values = Vec::with_capacity(items.len());
             for item in items {
-                values.push(Box::pin(value(item, tasks)).await?);
+                values.push(Box::pin(value(item, plan, tasks)).await?);
             }
-            Value::Array(values)
+            Plain::List(values)
         }
         Expr::Map(items) => {
-            let mut members = Map::new();
+            let mut members = Vec::with_capacity(items.len());
             for (key, item) in items {
-                members.insert(key.clone(), Box::pin(value(item, tasks)).await?);
+                members.push((key.clone(), Box::pin(value(item, plan, tasks)).await?));
             }
-            Value::Object(members)
+            Plain::Map(members)
         }
-        Expr::Element(_) | Expr::Each(_) => Value::Null, // only in mapped tasks
+        Expr::Element(_) | Expr::Each(_) => Value::Null.into(), // only in mapped tasks
     })
 }
 
-/// A command writes text, which is JSON's string.
-fn json(call: Call<String>) -> Call<Value> {
+/// A command writes text or bytes, which are plain.
+fn plain<T>(call: Call<T>) -> Call<Plain> {
     let Call { function, inputs, after, annotate, declared, form, .. } = call;
     Call { function, inputs, after, annotate, declared, form, codec: Codec::serde() }
 }

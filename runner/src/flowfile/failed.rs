@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::FlowPlan;
 use crate::TaskFailed;
 
 /// Where the failure stands that [`super::FlowPlan::run`] returned, and what else failed. It goes with the error as `anyhow`'s context:
@@ -50,6 +51,18 @@ pub(super) struct Failed {
 }
 
 impl Failed {
+    /// Of a call, with its place.
+    pub(super) fn of(plan: &FlowPlan, at: usize, call: usize, failed: TaskFailed) -> Self {
+        let task = &plan.tasks[at];
+        let place = if task.is_mapped() { format!("{}: {}[{call}]", task.place, task.id) } else { format!("{}: {}", task.place, task.id) };
+        Self { task: at, call, place, error: failed.into() }
+    }
+
+    /// The only one.
+    pub(super) fn alone(self) -> anyhow::Error {
+        self.error.context(FlowFailed { place: self.place, others: Vec::new() })
+    }
+
     fn other(&self) -> OtherFailure {
         let (state, text) = match self.error.downcast_ref::<TaskFailed>() {
             Some(failed) => (failed.error.state_name(), failed.error.root().to_string()),

@@ -11,7 +11,9 @@ impl TaskPlan {
     fn trees(&self) -> Vec<&Expr> {
         let mut trees: Vec<&Expr> = match &self.work {
             Work::Python { args, kwargs, .. } => args.iter().chain(kwargs.iter().map(|(_, t)| t)).collect(),
-            Work::Command { argv, env, cwd, stdin } => argv.iter().chain(env.iter().map(|(_, t)| t)).chain(cwd).chain(stdin).collect(),
+            Work::Command { argv, env, cwd, stdin, binary: _ } => {
+                argv.iter().chain(env.iter().map(|(_, t)| t)).chain(cwd).chain(stdin).collect()
+            }
         };
         for (_, source) in &self.map {
             if let Source::Items(items) = source {
@@ -34,7 +36,7 @@ impl TaskPlan {
     fn renumber(&mut self, to: &[usize]) {
         let trees: Vec<&mut Expr> = match &mut self.work {
             Work::Python { args, kwargs, .. } => args.iter_mut().chain(kwargs.iter_mut().map(|(_, t)| t)).collect(),
-            Work::Command { argv, env, cwd, stdin } => {
+            Work::Command { argv, env, cwd, stdin, binary: _ } => {
                 argv.iter_mut().chain(env.iter_mut().map(|(_, t)| t)).chain(cwd).chain(stdin).collect()
             }
         };

@@ -22,7 +22,9 @@ mod execute;
 mod failed;
 mod graph;
 mod parse;
+mod plain;
 mod plan;
+mod result;
 mod schema;
 mod template;
 
@@ -34,6 +36,7 @@ use serde_json::{Map, Value};
 pub use self::{
     failed::{FlowFailed, OtherFailure},
     plan::{Expr, FlowPlan, Source, TaskPlan, Work},
+    result::FlowResult,
     schema::{Annotations, schema},
 };
 use crate::config::{self, Layer, Mistakes};

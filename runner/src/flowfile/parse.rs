@@ -277,7 +277,8 @@ impl Parser<'_> {
         let rendered: Map<String, Value> = members
             .iter()
             .map(|(key, value)| {
-                let later: &[String] = if matches!(key.as_str(), "annotations" | "after" | "name" | "python") { &[] } else { &later };
+                let later: &[String] =
+                    if matches!(key.as_str(), "annotations" | "after" | "binary" | "name" | "python") { &[] } else { &later };
                 let value = if key == "map" { value.clone() } else { self.rendered(value, &path.key(key), later) };
                 (key.clone(), value)
             })
@@ -303,7 +304,7 @@ impl Parser<'_> {
             id: id.to_owned(),
             label: id.to_owned(),
             place: self.document.place(path, At::Key),
-            work: Work::Command { argv: Vec::new(), env: Vec::new(), cwd: None, stdin: None },
+            work: Work::Command { argv: Vec::new(), env: Vec::new(), cwd: None, stdin: None, binary: false },
             map: Vec::new(),
             calls: None,
             after: Vec::new(),
@@ -318,7 +319,7 @@ impl Parser<'_> {
             (true, true) => self.report(&path.key("command"), At::Key, "`command` beside `python`: a task is one or the other"),
             (false, false) if typed => self.report(path, At::Key, "needs `python: \"mod:func\"` or `command: [program, ..]`"),
             (true, false) => {
-                for key in ["env", "cwd", "stdin"].into_iter().filter(|key| has(key)) {
+                for key in ["env", "cwd", "stdin", "binary"].into_iter().filter(|key| has(key)) {
                     self.report(&path.key(key), At::Key, "goes with `command`, not with `python`");
                 }
             }
@@ -343,7 +344,8 @@ impl Parser<'_> {
             if !matches!(cwd, None | Some(Expr::Value(_) | Expr::Each(_))) {
                 self.report(&path.key("cwd"), At::Value, "a directory must be known before the run: a text, or a template");
             }
-            return Work::Command { argv, env, cwd, stdin };
+            let binary = rendered.get("binary").and_then(Value::as_bool).unwrap_or_default();
+            return Work::Command { argv, env, cwd, stdin, binary };
         }
         let target = rendered.get("python").and_then(Value::as_str).unwrap_or_default().to_owned();
         if let (Some(Value::String(_)), Err(text)) = (rendered.get("python"), python_target(&target)) {

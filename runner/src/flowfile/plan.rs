@@ -80,6 +80,8 @@ pub enum Work {
         cwd: Option<Expr>,
         /// Standard input.
         stdin: Option<Expr>,
+        /// The result is bytes, not text.
+        binary: bool,
     },
 }
 
@@ -182,11 +184,12 @@ impl fmt::Display for FlowPlan {
                     let args: Vec<_> = args.iter().map(show).chain(named(kwargs)).collect();
                     write!(line, "{target}({})", args.join(", "))
                 }
-                Work::Command { argv, env, cwd, stdin } => {
+                Work::Command { argv, env, cwd, stdin, binary } => {
                     let mut parts: Vec<_> = argv.iter().map(show).collect();
                     parts.extend(named(env).into_iter().map(|text| format!("env {text}")));
                     parts.extend(cwd.iter().map(|cwd| format!("in {}", show(cwd))));
                     parts.extend(stdin.iter().map(|stdin| format!("< {}", show(stdin))));
+                    parts.extend(binary.then(|| "-> bytes".to_owned()));
                     write!(line, "$ {}", parts.join(" "))
                 }
             };

@@ -73,6 +73,8 @@ pub(super) struct Task {
     cwd: Option<String>,
     /// What the command reads from standard input: text as it is, anything else as JSON.
     stdin: Option<Value>,
+    /// The command's result is the bytes as it writes them, not text. Default: false.
+    binary: Option<bool>,
 }
 
 /// How a task is run.

@@ -44,7 +44,7 @@ fn every_form_of_a_task() {
 x-base: &base {retries: 2, timeout: 5s}
 params: {port: 8080, names: [a, b], deep: {k: "{{ port }}"}}
 tasks:
-  list: {command: [ls, -1], cwd: data, env: {LANG: C, PORT: "{{ port }}"}}
+  list: {command: [ls, -1], cwd: data, env: {LANG: C, PORT: "{{ port }}"}, binary: true}
   lines: {python: "text:split", args: [$list, {sep: "$$x", at: [1, $list]}], kwargs: {keep: true}}
   fetch:
     command: [curl, -s, "http://127.0.0.1:{{ port }}/{{ name }}.png", -o, "{{ i }}"]
@@ -72,6 +72,7 @@ tasks:
   a: {pyton: "m:f"}
   b: {python: "m.f", args: $a, annotations: {prioritty: 1, retries: -1, timeout: soon, resources: {GPU: x}}}
   c: {python: "m:f", command: [x], env: {A: 1}}
+  bin: {python: "m:f", binary: yes please}
   d: {command: "wc -l", kwargs: {x: 1}}
   e: {command: []}
   f: {python: "m:f", args: [$aa, $HOME/x, $a.result, "{{ k }}", "{{ m }}"], after: [zz]}
