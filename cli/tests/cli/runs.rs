@@ -31,6 +31,12 @@ def make(n):
 def take(o):
     return o.n
 
+def numbers():
+    return [0.5, float("nan"), float("-inf")]
+
+def shown(x):
+    return str(x)
+
 def raw(n):
     return b"\xff\x00\n" * n
 
@@ -114,6 +120,14 @@ fn bytes_are_written_as_they_are_and_are_base64_in_json() {
     ended.says(&["note: bytes at result.all[0], result.all[1]: "]);
     let quiet = tree.remuda(&["run", "flow.yaml", "--json", "--quiet"]);
     assert_eq!((quiet.code(0).out.as_str(), quiet.err.as_str()), ("{\"all\":[\"/wAK\",\"\"]}\n", ""));
+}
+
+#[test]
+fn a_number_that_json_has_not_is_null_and_said() {
+    let flow = "tasks:\n  a: {python: 'mod:numbers'}\n  b: {python: 'mod:shown', map: {x: $a}}\nresult: {a: $a, b: $b}\n";
+    let ended = place(flow).remuda(&["run", "flow.yaml", "--json"]);
+    assert_eq!(ended.code(0).out, "{\"a\":[0.5,null,null],\"b\":[\"0.5\",\"nan\",\"-inf\"]}\n");
+    ended.says(&["note: NaN or an infinity at result.a[1], result.a[2]: JSON has no such thing, so null is written\n"]);
 }
 
 #[test]

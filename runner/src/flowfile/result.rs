@@ -23,13 +23,13 @@ impl FlowResult {
     }
 
     /// The result as JSON, and a note for each thing in it that JSON does not have, saying where it stands and what is there instead:
-    /// bytes become text in base64 (RFC 4648, with padding).
+    /// bytes become text in base64 (RFC 4648, with padding), NaN and the infinities `null`.
     #[must_use]
     pub fn into_json(self) -> (Value, Vec<String>) {
         let mut odd = Odd::default();
         let value = odd.json(self.0, &mut "result".to_owned());
-        let notes = note(&odd.bytes, "bytes", "text in base64");
-        (value, notes.into_iter().collect())
+        let notes = [note(&odd.bytes, "bytes", "text in base64"), note(&odd.numbers, "NaN or an infinity", "null")];
+        (value, notes.into_iter().flatten().collect())
     }
 }
 
@@ -37,13 +37,17 @@ impl FlowResult {
 #[derive(Default)]
 struct Odd {
     bytes: Vec<String>,
+    numbers: Vec<String>,
 }
 
 impl Odd {
     fn json(&mut self, plain: Plain, path: &mut String) -> Value {
         match plain {
             Plain::Leaf(value) => value,
-            Plain::NotFinite(_) => Value::Null,
+            Plain::NotFinite(_) => {
+                self.numbers.push(path.clone());
+                Value::Null
+            }
             Plain::Bytes(bytes) => {
                 self.bytes.push(path.clone());
                 BASE64_STANDARD.encode(bytes).into()
@@ -68,7 +72,7 @@ impl Odd {
     }
 }
 
-/// `what at result[0], result[1]: JSON has none, so ..`.
+/// `what at result[0], result[1]: JSON has no such thing, so ..`.
 fn note(places: &[String], what: &str, instead: &str) -> Option<String> {
     if places.is_empty() {
         return None;
@@ -93,6 +97,19 @@ mod tests {
         assert_eq!(plain, tree.clone().into());
         assert_eq!(decode::<Value>(&encode(&plain).unwrap()).unwrap(), tree);
         assert_eq!(FlowResult(plain).into_json(), (tree, vec![]));
+    }
+
+    #[test]
+    fn numbers_that_json_has_not_are_null_with_a_note() {
+        let plain: Plain = decode(&encode(&(1.5, f64::NAN, f64::NEG_INFINITY, f32::INFINITY)).unwrap()).unwrap();
+        let again: (f64, f64, f64, f64) = decode(&encode(&plain).unwrap()).unwrap();
+        assert!(
+            again.1.is_nan() && again.2 == f64::NEG_INFINITY && again.3 == f64::INFINITY,
+            "{again:?}: the next task sees them as they are"
+        );
+        let (value, notes) = FlowResult(plain).into_json();
+        assert_eq!(value, json!([1.5, null, null, null]));
+        assert_eq!(notes, ["NaN or an infinity at result[1], result[2], result[3]: JSON has no such thing, so null is written"]);
     }
 
     #[test]
