@@ -421,6 +421,29 @@ async fn a15_a_teardown_error_stays_beside_the_result() {
 }
 
 #[remuda::test]
+async fn a_stop_while_the_cluster_starts_ends_the_run_and_closes_it() {
+    // Nobody would wait an hour here: the start is given up because of the stop, not of its deadline.
+    let limits = remuda_core::keeper::Limits { start: Duration::from_secs(3600), grace: Duration::from_millis(100), ..Default::default() };
+    for fault in [Fault::HangUntilCancelled, Fault::Deaf] {
+        let cluster = FakeCluster::default().with_fault(Call::Start, fault.clone());
+        let seen = cluster.clone();
+        let class = ClassRef::from_fn("fake::FakeCluster", move |_: Kwargs| anyhow::Ok(cluster.clone()));
+        let options = remuda::ClusterOptions { workers: Some(1), limits: limits.clone(), ..Default::default() };
+        let runner = TaskRunner::builder().cluster(class).options(options).build().unwrap();
+        let starting = async {
+            while seen.said().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let run = runner.run_until(starting, |_| async move { Ok(()) });
+        let finished = tokio::time::timeout(Duration::from_secs(60), run).await.expect("a stop is heard while the cluster starts");
+        assert!(matches!(finished.result, Err(RunError::Interrupted)), "{fault:?}: {:?}", finished.result);
+        assert_eq!(seen.said(), ["start", "close"], "{fault:?}");
+        assert!(seen.is_closed(), "{fault:?}: closed when the call returns");
+    }
+}
+
+#[remuda::test]
 async fn a17_any_callable_is_a_class() {
     fn plain(_: Kwargs) -> remuda::Result<LocalCluster> {
         LocalCluster::from_config(config(false))
