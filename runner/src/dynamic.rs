@@ -175,9 +175,9 @@ impl PythonCall {
 
 /// `pkg.mod:func`, with a hint for what people write instead.
 pub(crate) fn valid_target(target: &str) -> Result<()> {
-    let names = |part: &str| !part.is_empty() && part.split('.').all(|name| !name.is_empty() && !name.contains(char::is_whitespace));
+    let names = |part: &str| part.split('.').all(is_name);
     match target.split_once(':') {
-        Some((module, function)) if names(module) && names(function) && !function.contains(':') => Ok(()),
+        Some((module, function)) if names(module) && names(function) => Ok(()),
         _ => {
             let error = Error::new(ErrorKind::ConfigInvalid, format!("`{target}` is not a Python function: expected `pkg.mod:func`"));
             Err(match target.rsplit_once('.') {
@@ -188,6 +188,11 @@ pub(crate) fn valid_target(target: &str) -> Result<()> {
             })
         }
     }
+}
+
+/// What Python takes for a name (and minijinja, for templates).
+pub(crate) fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_alphabetic() || c == '_') && text.chars().all(|c| c.is_alphanumeric() || c == '_')
 }
 
 /// A program to run, with its arguments, on a worker. Its result is what it wrote to standard output, as text without the line ends at its
@@ -274,7 +279,8 @@ mod tests {
         assert!(valid_target("mod:Class.method").is_ok());
         let error = valid_target("pkg.mod.func").unwrap_err();
         assert_eq!(error.hint(), Some("write `pkg.mod:func`"));
-        for wrong in ["", "mod", ":f", "mod:", "a b:f", "m:f:g", "m..n:f"] {
+        assert!(valid_target("größe._x:f1").is_ok());
+        for wrong in ["", "mod", ":f", "mod:", "a b:f", "m:f:g", "m..n:f", "m:f()", "m.py:1f", "a-b:f"] {
             assert!(valid_target(wrong).is_err(), "{wrong}");
         }
     }
