@@ -81,8 +81,9 @@ fn task(error: &anyhow::Error, failed: &TaskFailed) -> String {
             }
         }
         TaskError::Refused(error) => {
+            // On a line of its own.
             if let Some(hint) = error.hint() {
-                text += &format!("\n  hint: {hint}");
+                text = text.replacen(&format!(" (hint: {hint})"), "", 1) + &format!("\n  hint: {hint}");
             }
         }
         _ => {}

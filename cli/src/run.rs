@@ -8,13 +8,12 @@ use std::{
 };
 
 use remuda::{
-    Finished, RunReport,
+    Finished, Interrupts, RunReport,
     flowfile::{FlowPlan, FlowResult},
     manager::ClusterEvent,
 };
 use tokio::{
     runtime::{Builder, Runtime},
-    signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
 };
 
@@ -93,18 +92,17 @@ fn infra(what: &str, error: &dyn std::fmt::Display) -> Failure {
     Failure { code: 3, text: format!("error: {what}: {error}") }
 }
 
-/// Returns a future that is ready at the first Ctrl-C or SIGTERM. The second one leaves the program.
+/// Returns a future that is ready at the first Ctrl-C, SIGTERM or SIGHUP. The second one leaves the program.
 fn listen(runtime: &Runtime, screen: &Screen) -> Result<impl Future<Output = ()> + use<>, Failure> {
     let _inside = runtime.enter();
-    let on = |kind| signal(kind).map_err(|e| infra("signals cannot be received", &e));
-    let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+    let mut interrupts = Interrupts::new().map_err(|e| infra("signals cannot be received", &e))?;
     let (tell, told) = oneshot::channel::<()>();
     let screen = screen.clone();
     runtime.spawn(async move {
-        either(&mut interrupt, &mut terminate).await;
+        interrupts.next().await;
         screen.lines("interrupted: cancelling the tasks and closing the cluster; once more to leave at once");
         let _ = tell.send(());
-        either(&mut interrupt, &mut terminate).await;
+        interrupts.next().await;
         screen.clear_bars();
         screen.lines("interrupted again: leaving at once");
         remuda::leave();
@@ -115,10 +113,6 @@ fn listen(runtime: &Runtime, screen: &Screen) -> Result<impl Future<Output = ()>
             std::future::pending::<()>().await;
         }
     })
-}
-
-async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
-    tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
 }
 
 /// Troubles of the cluster while it runs.

@@ -1,7 +1,7 @@
 //! One child process of a slot: its control socket, its output, its end. Never waits, except for its death.
 
 use std::{
-    io::{self, PipeReader, Read},
+    io::{self, PipeReader, Read, Write},
     net::Shutdown,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -17,7 +17,10 @@ use std::{
 use bytes::Bytes;
 use remuda_core::{
     error::{Error, ErrorKind, Result},
-    host::signal_name,
+    host::{
+        signal_name,
+        wire::{HEADER, length_of},
+    },
 };
 use rustix::{
     event::PollFlags,
@@ -41,6 +44,8 @@ pub(crate) struct Child {
     /// What runs, for the log.
     pub(crate) task: Option<Arc<str>>,
     dead: bool,
+    /// It said something that is no message.
+    garbled: bool,
 }
 
 /// Longest piece of output that is logged as one line.
@@ -71,6 +76,7 @@ impl Child {
                 worker: worker.clone(),
                 task: None,
                 dead: false,
+                garbled: false,
             };
             Ok(child)
         };
@@ -105,15 +111,27 @@ impl Child {
         (self.unsent, self.sent) = (Vec::new(), 0);
     }
 
-    /// The next whole message, without its length.
+    /// The next whole message.
     pub(crate) fn message(&mut self) -> Option<Bytes> {
-        let (length, _) = self.received.split_first_chunk::<4>()?;
-        let end = 4 + usize::try_from(u32::from_le_bytes(*length)).ok()?;
+        let end = self.frame()?;
         if self.received.len() < end {
             return None;
         }
         let rest = self.received.split_off(end);
-        Some(Bytes::from(std::mem::replace(&mut self.received, rest)).slice(4..))
+        Some(Bytes::from(std::mem::replace(&mut self.received, rest)).slice(HEADER..))
+    }
+
+    /// How long the frame is that is being received.
+    fn frame(&mut self) -> Option<usize> {
+        let header = self.received.first_chunk::<HEADER>()?;
+        match length_of(*header) {
+            Some(length) => Some(HEADER + length as usize),
+            None => {
+                (self.dead, self.garbled) = (true, true);
+                self.received.clear();
+                None
+            }
+        }
     }
 
     /// Whether the process is gone, as far as its socket tells; what it still said has been received.
@@ -137,9 +155,8 @@ impl Child {
     fn read(&mut self) {
         // Room for what the message still lacks, so that a large one is not copied again and again.
         let mut buffer = [0; 64 * 1024];
-        if let Some((length, _)) = self.received.split_first_chunk::<4>() {
-            let missing = (u32::from_le_bytes(*length) as usize + 4).saturating_sub(self.received.len());
-            self.received.reserve(missing.min(1 << 30));
+        if let Some(end) = self.frame() {
+            self.received.reserve(end.saturating_sub(self.received.len()).min(1 << 30));
         }
         while !self.dead {
             match (&self.socket).read(&mut buffer) {
@@ -179,6 +196,11 @@ impl Child {
                     Some(_) => {}
                     None => {
                         let task = self.task.as_deref().unwrap_or_default();
+                        if !tracing::dispatcher::has_been_set() {
+                            // Nobody listens: a program without a subscriber still shows what its tasks print.
+                            let _ = writeln!(io::stderr(), "{task} | {line}");
+                            continue;
+                        }
                         tracing::info!(target: "remuda::task_output", worker = &*self.worker, task, "{line}");
                     }
                 }
@@ -217,6 +239,9 @@ impl Child {
         self.kill();
         let status = self.process.wait();
         self.log();
+        if self.garbled {
+            return "its task wrote into Remuda's control socket, a file descriptor that is not its own".to_owned();
+        }
         status.map_or_else(|e| format!("it could not be waited for: {e}"), ending)
     }
 }

@@ -87,12 +87,12 @@ impl State {
 
     pub(crate) fn launch_failed(&mut self, id: WorkerId, error: Error, now: Instant) {
         self.scheduler.worker_gone(id, None, now);
-        self.dismiss(id, "it could not be started");
-        if let Some(mut pool) = self.pools.remove(&id)
-            && let Some(tell) = pool.launched.take()
-        {
+        // First the cause: to dismiss it would say only that it was stopped.
+        if let Some(tell) = self.pools.get_mut(&id).and_then(|pool| pool.launched.take()) {
             let _ = tell.send(Err(error));
         }
+        self.dismiss(id, "it could not be started");
+        self.pools.remove(&id);
     }
 
     /// By accident: the keeper is told, and stops and replaces it.

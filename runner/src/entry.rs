@@ -5,11 +5,10 @@ use std::{fmt, future::Future, io::Write, process::ExitCode, time::Duration};
 use remuda_core::{cluster, error::Error, host};
 use tokio::{
     runtime::{Builder, Runtime},
-    signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
 
-use crate::runner::RunError;
+use crate::{interrupts::Interrupts, runner::RunError};
 
 /// The first thing in `main`, where `#[remuda::main]` is not used: worker processes are this program started again, and this is where they
 /// branch off. Returns at once in the driver; in a worker process it serves tasks and never returns.
@@ -72,12 +71,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 fn describe(error: &anyhow::Error) -> String {
-    let ours = error.chain().find_map(|cause| match cause.downcast_ref::<RunError>() {
-        Some(RunError::Infra(error)) => Some(error),
-        _ => cause.downcast_ref::<Error>(),
-    });
-    match ours.and_then(Error::hint) {
-        Some(hint) => format!("{error:#}\n  hint: {hint}"),
+    // Errors of runs and tasks have their remedy in their text; only one that was passed on bare has not.
+    match error.downcast_ref::<Error>().and_then(Error::hint) {
+        Some(hint) => format!("{error:#} (hint: {hint})"),
         None => format!("{error:#}"),
     }
 }
@@ -99,19 +95,12 @@ pub fn block_on_main<R: MainResult>(main: impl Future<Output = R>) -> ExitCode {
     cluster::join_at_exit();
     let runtime = Builder::new_multi_thread().enable_all().build().expect("threads for the program's runtime");
     let (tell, stop) = oneshot::channel();
-    let (mut interrupt, mut terminate) =
-        runtime.block_on(async { (signal(SignalKind::interrupt()).expect("signals"), signal(SignalKind::terminate()).expect("signals")) });
+    let mut interrupts = runtime.block_on(async { Interrupts::new() }).expect("signals");
     runtime.spawn(async move {
-        let mut tell = Some(tell);
-        loop {
-            tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
-            match tell.take() {
-                Some(tell) => drop(tell.send(())),
-                None => {
-                    leave();
-                }
-            }
-        }
+        interrupts.next().await;
+        let _ = tell.send(());
+        interrupts.next().await;
+        leave();
     });
     let result = runtime.block_on(async {
         tokio::select! { result = main => Some(result), _ = stop => None }

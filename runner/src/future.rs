@@ -9,6 +9,7 @@ use std::{
 };
 
 use remuda_core::{
+    error::Error,
     task::{Key, Outcome, TaskError, TaskState},
     value::{Codec, Value},
 };
@@ -32,7 +33,11 @@ pub struct TaskFailed {
 
 impl fmt::Display for TaskFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "task `{}` ({}) {}: {}", self.name, self.key, verb(&self.error), self.error)
+        write!(f, "task `{}` ({}) {}: {}", self.name, self.key, verb(&self.error), self.error)?;
+        match self.error.root() {
+            TaskError::Refused(error) => remedy(f, error),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -63,6 +68,11 @@ impl TaskFailed {
             _ => None,
         }
     }
+}
+
+/// What to do about it, where the text may be all that is shown.
+pub(crate) fn remedy(f: &mut fmt::Formatter<'_>, error: &Error) -> fmt::Result {
+    error.hint().map_or(Ok(()), |hint| write!(f, " (hint: {hint})"))
 }
 
 fn verb(error: &TaskError) -> &'static str {

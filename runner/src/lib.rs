@@ -48,6 +48,7 @@ mod fields;
 mod flow;
 pub mod flowfile;
 mod future;
+mod interrupts;
 mod map;
 mod report;
 mod run;
@@ -64,6 +65,7 @@ pub use entry::{MainResult, exit_code, init, leave};
 pub use fields::Inputs;
 pub use flow::{Flow, Waited};
 pub use future::{TaskFailed, TaskFuture};
+pub use interrupts::Interrupts;
 pub use map::{Cells, Column, MapInputs, Unmapped, unmapped};
 pub use remuda_core::{
     class::{ClassRef, ClusterClass, ClusterConfig},

@@ -1,6 +1,7 @@
 //! From a configuration to a run: a cluster, a session, the body, and the end of all three.
 
 use std::{
+    error::Error as StdError,
     fmt,
     future::{Future, pending},
     pin::pin,
@@ -22,7 +23,7 @@ use tokio::sync::Mutex;
 use crate::{
     config::Address,
     flow::Flow,
-    future::TaskFailed,
+    future::{TaskFailed, remedy},
     report::{Counts, RunReport},
     run::{EndOnDrop, Run, lock},
 };
@@ -236,19 +237,42 @@ pub struct Finished<T> {
     pub report: RunReport,
 }
 
-/// Why a run has no result.
-#[derive(Debug, thiserror::Error)]
+/// Why a run has no result. Its text has the causes and the remedy in it, since it may be all that is shown.
+#[derive(Debug)]
 pub enum RunError {
     /// The body's own error, as it was.
-    #[error("{0:#}")]
     Flow(anyhow::Error),
     /// There was no cluster to run on.
-    #[error(transparent)]
-    Infra(#[from] Error),
+    Infra(Error),
     /// It was told to stop.
-    #[error("interrupted")]
     Interrupted,
 }
+
+impl From<Error> for RunError {
+    fn from(error: Error) -> Self {
+        Self::Infra(error)
+    }
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flow(error) => write!(f, "{error:#}"),
+            Self::Infra(error) => {
+                write!(f, "{error}")?;
+                let mut cause = error.source();
+                while let Some(error) = cause {
+                    write!(f, ": {error}")?;
+                    cause = error.source();
+                }
+                remedy(f, error)
+            }
+            Self::Interrupted => f.write_str("interrupted"),
+        }
+    }
+}
+
+impl StdError for RunError {}
 
 impl RunError {
     /// The exit code that stands for it: 1 a task or the flow failed, 2 the configuration is wrong, 3 infrastructure (also where the body

@@ -224,6 +224,52 @@ def generator(): return (i for i in range(3))
         .unwrap();
 }
 
+const FORKS: &str = r#"
+import os, sys
+def both(): return "child" if os.fork() == 0 else "parent"
+def child_raises():
+    pid = os.fork()
+    if pid == 0: raise ValueError("in the child")
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def child_exits():
+    pid = os.fork()
+    if pid == 0: sys.exit(5)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def echo(x): return x
+def garbage():
+    for fd in range(3, 20):
+        try: os.write(fd, b"garbage " * 10)
+        except OSError: pass
+    return 1
+def close_output():
+    os.close(1); os.close(2)
+def say(): print("still there")
+"#;
+
+#[remuda::test]
+async fn a_task_that_forks_or_writes_where_it_should_not_harms_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("forks.py"), FORKS).unwrap();
+    let path = dir.path().to_owned();
+    let call = move |name: &str| python(format!("forks:{name}")).path(&path);
+    processes(1)
+        .run(|flow| async move {
+            assert_eq!(flow.submit(call("both").call::<String>()).await?, "parent");
+            let echoes = flow.submit_all((0..20).map(|x| call("echo").arg(x).call::<i64>()));
+            assert_eq!(flow.gather(echoes).await?, (0..20).collect::<Vec<_>>());
+            assert_eq!(flow.submit(call("child_raises").call::<i64>()).await?, 1);
+            assert_eq!(flow.submit(call("child_exits").call::<i64>()).await?, 5);
+            flow.submit(call("close_output").call::<()>()).await?;
+            flow.submit(call("say").call::<()>()).await?;
+            let error = flow.submit(call("garbage").call::<i64>().allowed_failures(0)).await.unwrap_err();
+            assert!(error.to_string().contains("control socket"), "{error}");
+            assert_eq!(flow.submit(call("echo").arg(7).call::<i64>()).await?, 7);
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
 #[test]
 fn forgetting_init_is_an_error_before_anything_is_spawned() {
     // No `#[remuda::test]`; but another test of this binary may have prepared it.

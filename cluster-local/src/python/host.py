@@ -3,6 +3,7 @@ import asyncio, difflib, fcntl, importlib, inspect, os, pickle, queue, select, s
 
 PICKLE, ERROR = 1, 2
 LONGEST = 2**32 - 1
+MAGIC = b"RMDA"
 
 
 class TaskFailed(Exception):
@@ -342,6 +343,7 @@ def call(request):
 
 class State:
     busy = False
+    pid = os.getpid()
 
 
 def interrupted(_signal, _frame):
@@ -383,7 +385,9 @@ def read(sock, n):
 def listen(sock, requests):
     try:
         while True:
-            n = struct.unpack("<I", read(sock, 4))[0]
+            magic, n = struct.unpack("<4sI", read(sock, 8))
+            if magic != MAGIC:
+                break
             requests.put(read(sock, n))
     except BaseException:
         pass
@@ -397,7 +401,7 @@ def say(sock, reply):
     data = pack(reply)
     if len(data) > LONGEST:
         data = pack({"Refused": {"message": "%d bytes are more than the 4 GiB that one value between processes may have" % len(data)}})
-    sock.sendall(struct.pack("<I", len(data)))
+    sock.sendall(struct.pack("<4sI", MAGIC, len(data)))
     sock.sendall(data)
 
 
@@ -411,7 +415,39 @@ def handle(data):
         finally:
             State.busy = False
     except BaseException as e:
+        if os.getpid() != State.pid:
+            forked(e)
         return failed(e)
+    finally:
+        if os.getpid() != State.pid:
+            forked(None)
+
+
+def forked(error):
+    """A child that the task has forked came out of its body. The answer is the parent's to give; the child ends, as one of a program does."""
+    code = 0
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    elif error is not None:
+        traceback.print_exception(type(error), error, error.__traceback__)
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass
+    os._exit(code & 0xFF)
+
+
+def keep_output():
+    """Standard output and error as they are now, put back after each task: one that closes them harms no other."""
+    kept = [(os.dup(fd), fd) for fd in (1, 2)]
+
+    def put_back():
+        for copy, fd in kept:
+            os.dup2(copy, fd)
+
+    return put_back
 
 
 def main():
@@ -424,6 +460,9 @@ def main():
     signal.signal(signal.SIGINT, interrupted)
     say(sock, {"Hello": {"version": list(sys.version_info[:3])}})
     lifeline = Lifeline(sock)
+    put_back = keep_output()
+    # Whoever holds the socket is taken for this process.
+    os.register_at_fork(after_in_child=sock.close)
     requests = queue.SimpleQueue()
     threading.Thread(target=listen, args=(sock, requests), daemon=True).start()
     while True:
@@ -433,6 +472,7 @@ def main():
         lifeline.hold()
         reply = handle(data)
         lifeline.drop()
+        put_back()
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()

@@ -1,4 +1,4 @@
-//! What a task host and its driver say to each other: frames of a little-endian length and one MessagePack value.
+//! What a task host and its driver say to each other: frames of [`MAGIC`], a little-endian length and one MessagePack value.
 //!
 //! The driver sends a [`Request`] and waits for one final [`Reply`]; only [`Request::Cancel`] may come in between, and what is said about
 //! the tasks of a task ([`Reply::Ask`], [`Request::News`]). The channel is the
@@ -17,11 +17,17 @@ use crate::{
 };
 
 /// Raised with every change of these types.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The host writes this line to standard output when it takes over: what was printed before (by a test harness, by the user's
 /// static initialisers) is not a task's output.
 pub const READY: &str = "\u{1e}remuda task host ready";
+
+/// Every frame begins with this. Whatever else comes over the socket was written by somebody whose socket it is not.
+pub const MAGIC: [u8; 4] = *b"RMDA";
+
+/// What comes before a message: [`MAGIC`] and its length.
+pub const HEADER: usize = 8;
 
 /// The longest frame.
 pub const LONGEST: usize = u32::MAX as usize;
@@ -91,12 +97,20 @@ pub enum Reply {
 /// # Errors
 /// [`ErrorKind::Unserializable`] when it is longer than [`LONGEST`]: nothing is cut off.
 pub fn frame<T: Serialize>(message: &T) -> Result<Vec<u8>> {
-    let mut frame = vec![0; 4];
+    let mut frame = vec![0; HEADER];
     let mut out = rmp_serde::Serializer::new(&mut frame).with_struct_map();
     message.serialize(&mut out).map_err(|e| Error::new(ErrorKind::Unexpected, "a message to a task host").with_source(e))?;
-    let length = u32::try_from(frame.len() - 4).map_err(|_| too_long(frame.len()))?;
-    frame[..4].copy_from_slice(&length.to_le_bytes());
+    let length = u32::try_from(frame.len() - HEADER).map_err(|_| too_long(frame.len()))?;
+    frame[..4].copy_from_slice(&MAGIC);
+    frame[4..HEADER].copy_from_slice(&length.to_le_bytes());
     Ok(frame)
+}
+
+/// The length that a header tells; `None`: it is not one.
+#[must_use]
+pub fn length_of(header: [u8; HEADER]) -> Option<u32> {
+    let [a, b, c, d, length @ ..] = header;
+    ([a, b, c, d] == MAGIC).then(|| u32::from_le_bytes(length))
 }
 
 /// For values that do not fit into one frame.
@@ -120,15 +134,15 @@ pub fn write<T: Serialize>(to: &mut impl Write, message: &T) -> io::Result<()> {
 /// # Errors
 /// When the other side is gone in the middle of a message, or it is not one.
 pub fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Option<T>> {
-    let mut length = [0; 4];
-    match from.read_exact(&mut length) {
+    let mut header = [0; HEADER];
+    match from.read_exact(&mut header) {
         Ok(()) => {}
         Err(e) if e.kind() == Io::UnexpectedEof => return Ok(None),
         Err(e) => return Err(e),
     }
     // Not allocated on the word of the other side alone.
     let mut body = Vec::new();
-    let length = u64::from(u32::from_le_bytes(length));
+    let length = u64::from(length_of(header).ok_or_else(|| io::Error::new(Io::InvalidData, "not a frame"))?);
     if from.take(length).read_to_end(&mut body)? as u64 != length {
         return Err(Io::UnexpectedEof.into());
     }
@@ -143,10 +157,11 @@ mod tests {
     fn a_frame_is_a_length_and_a_map() {
         let frame = frame(&Reply::Done(Bytes::from_static(b"\x2a"))).unwrap();
         // {"Done": bin 1 [42]}: the golden bytes another language has to read.
-        assert_eq!(frame, b"\x09\0\0\0\x81\xa4Done\xc4\x01\x2a");
+        assert_eq!(frame, b"RMDA\x09\0\0\0\x81\xa4Done\xc4\x01\x2a");
         assert!(matches!(read::<Reply>(&mut &frame[..]).unwrap(), Some(Reply::Done(value)) if value[..] == [0x2a]));
         assert!(read::<Reply>(&mut &frame[..0]).unwrap().is_none());
-        assert!(read::<Reply>(&mut &frame[..7]).is_err(), "cut off in the middle");
+        assert!(read::<Reply>(&mut &frame[..11]).is_err(), "cut off in the middle");
+        assert!(read::<Reply>(&mut &b"garbage that nobody asked for"[..]).is_err());
     }
 
     #[test]
