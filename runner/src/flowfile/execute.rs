@@ -1,18 +1,16 @@
 //! Runs a plan on a flow: submits what can be submitted, as early as it can be, and waits for all of it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
 };
 
 use anyhow::anyhow;
-use remuda_core::{
-    task::{TaskError, TaskState},
-    value::Codec,
-};
+use remuda_core::{task::TaskState, value::Codec};
 use serde_json::Value;
 
 use super::{
+    ending::{Ending, FailedCall},
     failed::{Failed, together},
     graph::same_length,
     plain::Plain,
@@ -26,6 +24,7 @@ type Future = TaskFuture<Plain>;
 impl FlowPlan {
     /// Submits every task and answers with the flow's result. A mapped task is one message to the engine. A map over a result whose length
     /// nobody knows before it is there is submitted then, with what needs it; nothing else waits for that.
+    /// A result is released when its task has ended and neither the flow's result nor a task that is still to be submitted refers to it.
     ///
     /// A failure ends what depends on it; the rest still runs to its end. Then one failure is returned: of the tasks in [`FlowPlan::tasks`]
     /// (each after those it needs, otherwise in the order of the file) the first that failed by itself, and of a mapped task its first
@@ -35,11 +34,20 @@ impl FlowPlan {
     /// [`TaskFailed`], naming where the task stands; a map over something that is no list, or over lists that differ in length.
     pub async fn run(&self, flow: &Flow) -> anyhow::Result<FlowResult> {
         let tasks = self.tasks.iter().map(|_| Submitted::Not).collect();
-        let mut run = Execution { plan: self, flow, tasks, lists: HashMap::new(), failures: Vec::new() };
+        let mut run = Execution { plan: self, flow, tasks, lists: HashMap::new(), ending: Ending::default(), failures: Vec::new() };
         loop {
             let waiting = run.submit();
-            // Whichever ends first: what waits for it can go on.
-            let Some(ended) = flow.as_completed(waiting.values().cloned()).next().await else { break };
+            run.let_go();
+            let mut lists = flow.as_completed(waiting.values().cloned());
+            // Whichever ends first: what waits for it can go on. Meanwhile, what ends and is not needed is released.
+            let ended = loop {
+                tokio::select! {
+                    biased;
+                    ended = lists.next() => break ended,
+                    Some(failure) = run.ending.failure() => run.failed(failure),
+                }
+            };
+            let Some(ended) = ended else { break };
             if let Some((task, _)) = waiting.iter().find(|(_, future)| future.key() == ended.key()) {
                 run.lists.insert(*task, List::of(ended).await);
             }
@@ -55,6 +63,8 @@ enum Submitted {
     One(Future),
     /// A call for each element.
     Each(Vec<Future>),
+    /// It was, and nothing that is still to come refers to it.
+    Gone,
     /// It cannot be: what it maps over is not there, or not a list.
     Never,
 }
@@ -87,6 +97,7 @@ struct Execution<'a> {
     flow: &'a Flow,
     tasks: Vec<Submitted>,
     lists: HashMap<usize, List>,
+    ending: Ending,
     failures: Vec<Failed>,
 }
 
@@ -216,7 +227,7 @@ impl Execution<'_> {
         match &self.tasks[task] {
             Submitted::One(future) => std::slice::from_ref(future),
             Submitted::Each(futures) => futures,
-            Submitted::Not | Submitted::Never => &[],
+            Submitted::Not | Submitted::Gone | Submitted::Never => &[],
         }
     }
 
@@ -249,64 +260,59 @@ impl Execution<'_> {
         }
     }
 
+    /// Of tasks to which neither the result nor a task that is still to be submitted refers, only the end matters.
+    fn let_go(&mut self) {
+        let mut needed = HashSet::new();
+        self.plan.result.iter().for_each(|result| needed.extend(result.all_tasks()));
+        for (task, submitted) in self.plan.tasks.iter().zip(&self.tasks) {
+            if matches!(submitted, Submitted::Not) {
+                needed.extend(task.needs());
+            }
+        }
+        let mut calls = Vec::new();
+        for (at, task) in self.tasks.iter_mut().enumerate().filter(|(at, _)| !needed.contains(at)) {
+            self.lists.remove(&at);
+            match std::mem::replace(task, Submitted::Gone) {
+                Submitted::One(future) => calls.push(((at, 0), future)),
+                Submitted::Each(futures) => calls.extend(futures.into_iter().enumerate().map(|(call, future)| ((at, call), future))),
+                same => *task = same,
+            }
+        }
+        self.ending.add(self.flow, calls);
+    }
+
     /// Waits for every task, also for those that nobody reads; then for the result.
     async fn finish(mut self) -> anyhow::Result<FlowResult> {
-        // The result's futures stay; of the others each is let go when its task has ended.
-        let mut kept: Vec<Option<Submitted>> = self.plan.tasks.iter().map(|_| None).collect();
         let result = self.plan.result.clone().unwrap_or(Expr::Value(Value::Null));
-        result.tasks(&mut |index| {
-            kept[index] = match &self.tasks[index] {
-                Submitted::One(future) => Some(Submitted::One(future.clone())),
-                Submitted::Each(futures) => Some(Submitted::Each(futures.clone())),
-                Submitted::Not | Submitted::Never => None,
-            };
-        });
-        let mut places = HashMap::new();
-        let mut all = Vec::new();
-        for (at, submitted) in std::mem::take(&mut self.tasks).into_iter().enumerate() {
-            let futures = match submitted {
-                Submitted::One(future) => vec![future],
-                Submitted::Each(futures) => futures,
-                Submitted::Not | Submitted::Never => Vec::new(),
-            };
-            places.extend(futures.iter().enumerate().map(|(call, future)| (future.key(), (at, call))));
-            all.extend(futures);
-        }
-        let mut ended = self.flow.as_completed(all);
-        while let Some(future) = ended.next().await {
-            if let TaskState::Ended(error) = future.state()
-                && let Some((at, call)) = places.get(&future.key())
-            {
-                self.failed(*at, *call, &future, error);
-            }
+        let read = result.all_tasks();
+        let calls = read.iter().flat_map(|at| self.futures(*at).iter().cloned().enumerate().map(|(call, future)| ((*at, call), future)));
+        let calls: Vec<_> = calls.collect();
+        self.ending.add(self.flow, calls);
+        while let Some(failure) = self.ending.failure().await {
+            self.failed(failure);
         }
         if let Some(error) = together(self.failures) {
             return Err(error);
         }
-        match value(&result, self.plan, &kept).await {
+        match value(&result, self.plan, &self.tasks).await {
             Ok(result) => Ok(FlowResult(result)),
             Err(failed) => Err(failed.alone()),
         }
     }
 
-    fn failed(&mut self, at: usize, call: usize, future: &Future, error: TaskError) {
-        // Whoever failed first is told; what depends on it only repeats that.
-        if matches!(error, TaskError::UpstreamFailed { .. }) {
-            return;
-        }
-        let failed = TaskFailed { key: future.key(), name: future.name().into(), error };
-        self.failures.push(Failed::of(self.plan, at, call, failed));
+    fn failed(&mut self, FailedCall { task, call, failed }: FailedCall) {
+        self.failures.push(Failed::of(self.plan, task, call, failed));
     }
 }
 
 /// The result as it is written, with values for the tasks. One that cannot come here is a failure, too.
-async fn value(expr: &Expr, plan: &FlowPlan, tasks: &[Option<Submitted>]) -> Result<Plain, Failed> {
+async fn value(expr: &Expr, plan: &FlowPlan, tasks: &[Submitted]) -> Result<Plain, Failed> {
     let one = async |at, call, future: &Future| future.clone().await.map_err(|failed| Failed::of(plan, at, call, failed));
     Ok(match expr {
         Expr::Value(value) => value.clone().into(),
         Expr::Task(index) => match &tasks[*index] {
-            Some(Submitted::One(future)) => one(*index, 0, future).await?,
-            Some(Submitted::Each(futures)) => {
+            Submitted::One(future) => one(*index, 0, future).await?,
+            Submitted::Each(futures) => {
                 let mut values = Vec::with_capacity(futures.len());
                 for (call, future) in futures.iter().enumerate() {
                     values.push(one(*index, call, future).await?);
@@ -364,3 +370,6 @@ fn annotate(task: &TaskPlan) -> Annotate {
     to = resources.fold(to, |to, (name, amount)| to.resource(name, *amount));
     from.workers.iter().flatten().fold(to, |to, worker| to.worker(worker))
 }
+
+#[cfg(test)]
+mod tests;

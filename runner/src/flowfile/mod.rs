@@ -18,6 +18,7 @@
 //! Reading is pure: [`FlowPlan::parse`] makes a typed plan or tells every mistake with its line and column; nothing is created.
 //! [`FlowPlan::run`] runs it on a [`crate::Flow`].
 
+mod ending;
 mod execute;
 mod failed;
 mod graph;

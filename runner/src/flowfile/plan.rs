@@ -1,6 +1,7 @@
 //! A flow file that was read: typed, checked, in an order in which it can be submitted.
 
 use std::{
+    collections::BTreeSet,
     fmt::{self, Write},
     path::PathBuf,
 };
@@ -153,6 +154,15 @@ impl Expr {
             Self::List(items) => items.iter().for_each(|item| item.tasks(visit)),
             Self::Map(items) => items.iter().for_each(|(_, item)| item.tasks(visit)),
         }
+    }
+
+    /// The index of every task in it, each once.
+    pub(super) fn all_tasks(&self) -> BTreeSet<usize> {
+        let mut all = BTreeSet::new();
+        self.tasks(&mut |index| {
+            all.insert(index);
+        });
+        all
     }
 
     fn show(&self, plan: &FlowPlan, task: Option<&TaskPlan>) -> String {
