@@ -48,6 +48,9 @@ pub(crate) struct Child {
     garbled: bool,
 }
 
+/// Bytes of output that are passed on in one go.
+const LOG_BUDGET: usize = 64 * 1024;
+
 /// Longest piece of output that is logged as one line.
 const LINE: usize = 16 * 1024;
 
@@ -169,11 +172,20 @@ impl Child {
         }
     }
 
+    /// Passes on what was printed, so much at a time that a task that prints without end does not keep its slot's thread from all else:
+    /// what is left makes the next poll return at once.
     pub(crate) fn log(&mut self) {
         let mut buffer = [0; 8192];
+        let mut budget = LOG_BUDGET;
         while let Some(output) = &mut self.output {
+            if budget == 0 {
+                return;
+            }
             match output.read(&mut buffer) {
-                Ok(n) if n > 0 => self.lines(&buffer[..n]),
+                Ok(n) if n > 0 => {
+                    budget = budget.saturating_sub(n);
+                    self.lines(&buffer[..n]);
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Ok(_) | Err(_) => self.output = None,

@@ -116,9 +116,9 @@ impl Shared {
         result
     }
 
-    pub(crate) fn open_session(self: &Arc<Self>) -> Result<LocalSession> {
+    pub(crate) fn open_session(self: &Arc<Self>, under: Option<RunId>) -> Result<LocalSession> {
         let (id, events) = self
-            .update(|state, _| (!state.closed).then(|| state.scheduler.open()))
+            .update(|state, _| (!state.closed).then(|| state.scheduler.open(under)))
             .ok_or_else(|| Error::new(ErrorKind::Closed, "the cluster is closed").with_operation("open session"))?;
         Ok(LocalSession::new(self.clone(), id, events))
     }
@@ -354,7 +354,7 @@ pub(crate) struct LocalEngine(pub(crate) Arc<Shared>);
 #[async_trait]
 impl Engine for LocalEngine {
     async fn open(&self) -> Result<Arc<dyn Session>> {
-        Ok(Arc::new(self.0.open_session()?))
+        Ok(Arc::new(self.0.open_session(None)?))
     }
 
     async fn drain(&self, workers: &[String], deadline: Duration) -> Result<Vec<String>> {

@@ -66,7 +66,7 @@ impl Nested {
         if let Some(session) = &self.session {
             return Ok(session.clone());
         }
-        let session = Arc::new(self.shared.open_session()?);
+        let session = Arc::new(self.shared.open_session(Some(self.run))?);
         let (mut events, mailbox, run) = (session.events(), self.mailbox.clone(), self.run);
         thread("remuda news", move || {
             // Ends with the session.

@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, PoisonError, TryLockError};
 
-use crate::scheduler::Letter;
+use crate::scheduler::{Letter, drop_safely};
 
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
@@ -43,7 +43,7 @@ impl Outbox {
             let letters = std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner));
             for (listener, event) in letters {
                 // Nobody listens: the event may be the last to hold a value, whose `Drop` is the user's.
-                drop(listener.send(event));
+                drop_safely(listener.send(event));
             }
         }
     }

@@ -63,7 +63,9 @@ pub(crate) fn run(runner: Runner) {
         match processes.idle() {
             Some(Message::Run(start)) => {
                 let run = start.run;
-                let ended = execute(&runner, &mut processes, &mut runtime, *start);
+                // Also what is not the body is the user's code here: `Serialize` of an argument.
+                let ended = catch_unwind(AssertUnwindSafe(|| execute(&runner, &mut processes, &mut runtime, *start)))
+                    .unwrap_or_else(|panic| Ended::Outcome(Err(TaskError::failed(format!("panicked: {}", panic_message(&*panic))))));
                 stays = runner.shared.finished(runner.id, run, ended);
             }
             Some(Message::Kill { pid, .. }) => processes.kill_pid(pid),

@@ -10,7 +10,8 @@ use proc_macro::TokenStream;
 /// `name::call`.
 ///
 /// Parameters may be `T` (cloned out of what the task is given, so `T: Clone`), `&T`, `&str`, `&[T]` or `Arc<T>` (nothing is copied). A first
-/// parameter `cx: &TaskContext` is given the task's context. The result may be a value or a `Result` with any error. Sync or async. Types
+/// parameter `cx: &TaskContext` is given the task's context. The result may be a value or a `Result` with any error (spelt
+/// so: an alias of another name counts as a value). Sync or async. Types
 /// without serde's traits are accepted for `processes: false` and refused by name elsewhere.
 ///
 /// Annotations may stand at the declaration: `#[remuda::task(priority = 1, retries = 2, allowed_failures = 0, slots = 0, timeout = 2.5,

@@ -28,7 +28,7 @@ pub(crate) fn expand(attr: TokenStream, item: TokenStream) -> Result<TokenStream
 
     let (names, types): (Vec<_>, Vec<_>) = params.iter().map(|p| (&p.name, &p.owned)).unzip();
     let passed = params.iter().map(|p| &p.pass);
-    let cx = context.then(|| quote!(&cx,));
+    let cx = context.then(|| quote!(&__remuda_cx,));
     let called = quote!(#name::call(#cx #(#passed),*));
     let awaited = if sig.asyncness.is_some() { quote!(#called.await) } else { called };
     let result = if fallible {
@@ -37,9 +37,13 @@ pub(crate) fn expand(attr: TokenStream, item: TokenStream) -> Result<TokenStream
         quote!(::core::result::Result::Ok(#awaited))
     };
     let body = if sig.asyncness.is_some() {
-        quote!({ let cx = ::core::clone::Clone::clone(cx); let _ = &cx; ::remuda::__private::future(async move { #result }) })
+        quote!({
+            let __remuda_cx = ::core::clone::Clone::clone(__remuda_cx);
+            let _ = &__remuda_cx;
+            ::remuda::__private::future(async move { #result })
+        })
     } else {
-        quote!({ let _ = &cx; ::remuda::__private::ready(#result) })
+        quote!({ let _ = &__remuda_cx; ::remuda::__private::ready(#result) })
     };
     let (count, signature) = (params.len(), quote!(#sig).to_string());
     let title = format!("The body of the task [`{name}()`], as `{name}::call`.");
@@ -60,17 +64,17 @@ pub(crate) fn expand(attr: TokenStream, item: TokenStream) -> Result<TokenStream
         }
 
         const _: () = {
-            fn host(scope: ::remuda::__private::TaskScope, bytes: &[u8]) -> ::remuda::__private::Job {
-                ::remuda::__private::host(scope, ::remuda::__codec!(#output), |cx| {
+            fn host(__remuda_scope: ::remuda::__private::TaskScope, __remuda_bytes: &[u8]) -> ::remuda::__private::Job {
+                ::remuda::__private::host(__remuda_scope, ::remuda::__codec!(#output), |__remuda_cx| {
                     #[allow(unused_mut, unused_variables)]
-                    let mut args = ::remuda::__private::Args::new(bytes, #count)?;
-                    #(let #names = args.next(stringify!(#names), ::remuda::__codec!(#types))?;)*
+                    let mut __remuda_args = ::remuda::__private::Args::new(__remuda_bytes, #count)?;
+                    #(let #names = __remuda_args.next(stringify!(#names), ::remuda::__codec!(#types))?;)*
                     ::core::result::Result::Ok(#body)
                 })
             }
             ::remuda::__private::inventory::submit! {
                 ::remuda::__private::TaskDef {
-                    name: concat!(module_path!(), "::", #label),
+                    name: concat!(module_path!(), "::", #label, "@", line!(), ":", column!()),
                     signature: #signature,
                     call: host,
                 }
@@ -81,21 +85,21 @@ pub(crate) fn expand(attr: TokenStream, item: TokenStream) -> Result<TokenStream
         #[allow(clippy::too_many_arguments)]
         #vis fn #name(#(#names: impl ::core::convert::Into<::remuda::Arg<#types>>),*) -> ::remuda::Call<#output> {
             #[allow(unused_mut)]
-            let mut args = ::remuda::__private::Builder::default();
-            #(let #names = args.take(stringify!(#names), #names.into(), ::remuda::__codec!(#types), ::remuda::__fields!(#types));)*
-            let call = args.call(
-                concat!(module_path!(), "::", #label),
+            let mut __remuda_args = ::remuda::__private::Builder::default();
+            #(let #names = __remuda_args.take(stringify!(#names), #names.into(), ::remuda::__codec!(#types), ::remuda::__fields!(#types));)*
+            let __remuda_call = __remuda_args.call(
+                concat!(module_path!(), "::", #label, "@", line!(), ":", column!()),
                 ::remuda::__codec!(#output),
                 #[allow(unused_variables)]
-                move |cx, inputs| {
-                    let taken = (|| ::core::result::Result::Ok::<_, ::remuda::__private::TaskError>((#(#names.get(inputs)?,)*)))();
-                    match taken {
+                move |__remuda_cx, __remuda_inputs| {
+                    let __remuda_taken = (|| ::core::result::Result::Ok::<_, ::remuda::__private::TaskError>((#(#names.get(__remuda_inputs)?,)*)))();
+                    match __remuda_taken {
                         ::core::result::Result::Ok((#(#names,)*)) => #body,
                         ::core::result::Result::Err(error) => ::remuda::__private::ready(::core::result::Result::Err(error)),
                     }
                 },
             );
-            call #declared
+            __remuda_call #declared
         }
     })
 }
@@ -169,7 +173,7 @@ fn generic<'t>(ty: &'t Type, name: &str) -> Option<&'t Type> {
     args.args.iter().find_map(|arg| if let GenericArgument::Type(ty) = arg { Some(ty) } else { None })
 }
 
-/// The type of the result, and whether the function can fail.
+/// The type of the result, and whether the function can fail: as far as it can be seen, which is the word `Result`.
 fn output(output: &ReturnType) -> (TokenStream, bool) {
     match output {
         ReturnType::Default => (quote!(()), false),

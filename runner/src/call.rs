@@ -18,7 +18,7 @@ use crate::{
     arg::{Arg, ArgInput, Taken, unfit},
     context::{Leased, TaskContext, run_sync},
     fields::Fields,
-    future::TaskFuture,
+    future::{TaskFailed, TaskFuture},
     run::{Run, lock},
 };
 
@@ -91,7 +91,9 @@ impl<T> Call<T> {
 
 /// For people: the function without its module.
 pub(crate) fn last_segment(function: &str) -> &str {
-    function.rsplit("::").next().unwrap_or(function)
+    let name = function.rsplit("::").next().unwrap_or(function);
+    // Behind it stands where it was declared: see `#[remuda::task]`.
+    name.split_once('@').map_or(name, |(name, _)| name)
 }
 
 /// The engine's form of a call. `shares_memory`: see [`remuda_core::engine::Session::shares_memory`].
@@ -231,10 +233,12 @@ pub(crate) fn closure<T: Send + Sync + 'static>(name: &str, body: impl FnOnce() 
 
 /// A user's error as a failure, with all its causes.
 pub fn failure(error: anyhow::Error) -> TaskError {
-    // A failed sub-task that was passed on by `?` stays what it was.
-    let failure = match error.downcast_ref::<TaskError>() {
-        Some(task) => return task.clone(),
-        None => Failure { message: format!("{error:#}"), source: Some(Arc::new(error)), ..Failure::default() },
+    // A failed sub-task that was passed on by `?` keeps what is known of it: exit code, traceback. The text says whose they are.
+    let task = error.downcast_ref::<TaskError>().or_else(|| error.downcast_ref::<TaskFailed>().map(|failed| &failed.error));
+    let known = match task.map(TaskError::root) {
+        Some(TaskError::Failed(inner)) => (**inner).clone(),
+        _ => Failure::default(),
     };
-    TaskError::Failed(Arc::new(failure))
+    let message = format!("{error:#}");
+    TaskError::Failed(Arc::new(Failure { message, kind: None, source: Some(Arc::new(error)), ..known }))
 }

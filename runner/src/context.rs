@@ -77,6 +77,9 @@ impl TaskContext {
     /// Further tasks on the same cluster. Waiting for them gives the slot back, so that they can run even where there is one slot only.
     /// (Waiting for [`Flow::events`] does not: who waits for those holds on to the slot.)
     ///
+    /// The slot is given back where the task itself waits: in its `.await`, or in [`TaskFuture::wait`](crate::TaskFuture::wait) on its own
+    /// thread. Waiting in a thread or a tokio task that it has started does not count.
+    ///
     /// In a worker process they are a run of their own: what they have not finished when the task ends is cancelled. With
     /// `processes: false` they belong to the flow's run.
     ///
@@ -110,41 +113,62 @@ impl TaskContext {
 }
 
 thread_local! {
-    /// The lease of the task that this thread runs now, and whether it is paused.
-    static CURRENT: RefCell<Option<(Arc<dyn SlotLease>, bool)>> = const { RefCell::new(None) };
+    /// The task that this thread runs now.
+    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
 }
 
-/// The task that runs on this thread, if any, waits for another one.
-pub(crate) fn pause() {
+struct Current {
+    lease: Arc<dyn SlotLease>,
+    /// The slot is given back.
+    paused: bool,
+    /// It has looked for the end of another task, in vain. Whether it goes on all the same is seen when it returns or parks.
+    waits: bool,
+}
+
+/// The task that runs on this thread, if any, waits for another one; its slot is given back when it does nothing else.
+pub(crate) fn waits() {
     CURRENT.with_borrow_mut(|current| {
-        if let Some((lease, paused @ false)) = current {
-            *paused = true;
-            lease.pause();
+        if let Some(current) = current {
+            current.waits = true;
         }
     });
+}
+
+/// Nothing else is done now. The lease is called outside of the borrow: what it does may run code that comes here again.
+fn pause() {
+    let lease = CURRENT.with_borrow_mut(|current| {
+        let current = current.as_mut().filter(|current| current.waits && !current.paused)?;
+        current.paused = true;
+        Some(current.lease.clone())
+    });
+    if let Some(lease) = lease {
+        lease.pause();
+    }
 }
 
 fn resume() {
-    CURRENT.with_borrow_mut(|current| {
-        if let Some((lease, paused @ true)) = current {
-            *paused = false;
-            lease.resume();
-        }
+    let lease = CURRENT.with_borrow_mut(|current| {
+        let current = current.as_mut()?;
+        current.waits = false;
+        std::mem::take(&mut current.paused).then(|| current.lease.clone())
     });
+    if let Some(lease) = lease {
+        lease.resume();
+    }
 }
 
 /// Makes `lease` current for the length of `body`, and puts back what was. `paused` is carried from poll to poll.
 fn entered<R>(lease: &Arc<dyn SlotLease>, paused: &mut bool, body: impl FnOnce() -> R) -> R {
-    struct Restore(Option<(Arc<dyn SlotLease>, bool)>);
+    struct Restore(Option<Current>);
     impl Drop for Restore {
         fn drop(&mut self) {
             CURRENT.set(self.0.take());
         }
     }
-    let restore = Restore(CURRENT.replace(Some((lease.clone(), *paused))));
+    let restore = Restore(CURRENT.replace(Some(Current { lease: lease.clone(), paused: *paused, waits: false })));
     resume();
     let result = body();
-    *paused = CURRENT.with_borrow(|current| current.as_ref().is_some_and(|(_, paused)| *paused));
+    *paused = CURRENT.with_borrow(|current| current.as_ref().is_some_and(|current| current.paused));
     drop(restore);
     result
 }
@@ -169,7 +193,13 @@ impl<F: Future<Output = Outcome>> Future for Leased<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let this = &mut *self;
-        entered(&this.lease, &mut this.paused, || this.body.as_mut().poll(cx))
+        entered(&this.lease, &mut this.paused, || {
+            let polled = this.body.as_mut().poll(cx);
+            if polled.is_pending() {
+                pause();
+            }
+            polled
+        })
     }
 }
 
@@ -192,19 +222,26 @@ impl Wake for Unpark {
 
 /// Waits on this thread.
 pub(crate) fn park_on<F: Future>(future: F) -> F::Output {
+    park(future, || {})
+}
+
+fn park<F: Future>(future: F, before: impl Fn()) -> F::Output {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let (mut future, mut cx) = (pin!(future), Context::from_waker(&waker));
     loop {
         match future.as_mut().poll(&mut cx) {
             Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
+            Poll::Pending => {
+                before();
+                std::thread::park();
+            }
         }
     }
 }
 
 /// Waits on this thread, with the slot of the task that runs on it given back.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    let output = park_on(future);
+    let output = park(future, pause);
     resume();
     output
 }

@@ -152,7 +152,7 @@ impl<T> TaskFuture<T> {
         self.held.run.catch_up();
         let polled = self.cell.poll(cx);
         if polled.is_pending() {
-            context::pause();
+            context::waits();
         }
         polled
     }

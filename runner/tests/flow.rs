@@ -448,3 +448,59 @@ async fn a_runner_from_a_file_and_from_layers() {
 fn meet(gate: Arc<std::sync::Barrier>) {
     gate.wait();
 }
+
+struct Grenade;
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        panic!("in a Drop");
+    }
+}
+
+#[remuda::task]
+fn arm() -> Grenade {
+    Grenade
+}
+
+#[remuda::task]
+fn hold(_grenade: &Grenade) {}
+
+#[tokio::test]
+async fn a_value_that_panics_when_it_is_dropped_costs_no_slot() {
+    threads(1)
+        .run(|flow| async move {
+            let armed = flow.submit(arm());
+            flow.submit(hold(&armed)).await?;
+            armed.done().await;
+            // Both the engine's hold and ours: the value may go in either thread.
+            let _ours = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(armed)));
+            for x in 0..10 {
+                assert_eq!(flow.submit(inc(x)).await?, x + 1);
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
+#[remuda::task]
+async fn looks_and_goes_on(cx: &TaskContext, busy: Arc<AtomicUsize>) -> anyhow::Result<usize> {
+    let other = cx.flow()?.submit(inc(1));
+    let at_once = busy.fetch_add(1, SeqCst);
+    tokio::select! { biased; _ = other.done() => {} () = std::future::ready(()) => {} }
+    std::thread::sleep(Duration::from_millis(20)); // it computes
+    busy.fetch_sub(1, SeqCst);
+    drop(other);
+    Ok(at_once)
+}
+
+#[tokio::test]
+async fn a_task_that_only_looks_at_another_keeps_its_slot() {
+    let busy = Arc::new(AtomicUsize::new(0));
+    let runner = threads(1);
+    let most = runner.run(|flow| async move {
+        let all = flow.submit_all((0..4).map(|_| looks_and_goes_on(busy.clone())));
+        Ok(flow.gather(all).await?.into_iter().max())
+    });
+    assert_eq!(most.await.unwrap(), Some(0), "one slot, one body at once");
+}

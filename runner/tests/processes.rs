@@ -270,6 +270,32 @@ async fn a_task_that_forks_or_writes_where_it_should_not_harms_no_other() {
         .unwrap();
 }
 
+#[remuda::test]
+async fn tasks_of_one_name_in_two_functions_are_two_tasks() {
+    fn first() -> remuda::Call<i64> {
+        #[remuda::task]
+        fn step(x: i64) -> i64 {
+            x + 1
+        }
+        step(1)
+    }
+    fn second() -> remuda::Call<i64> {
+        #[remuda::task]
+        fn step(x: i64) -> i64 {
+            x * 100
+        }
+        step(1)
+    }
+    processes(1)
+        .run(|flow| async move {
+            let (first, second) = (flow.submit(first()), flow.submit(second()));
+            assert_eq!((first.name(), first.clone().await?, second.await?), ("step", 2, 100));
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
 #[test]
 fn forgetting_init_is_an_error_before_anything_is_spawned() {
     // No `#[remuda::test]`; but another test of this binary may have prepared it.

@@ -34,9 +34,12 @@ impl Scheduler {
         }
         while let Some(Reverse((rank, group))) = heads.pop() {
             let Some(shape) = self.groups.group(group).map(|group| group.shape.clone()) else { continue };
+            if shape.slots > 0 && !self.workers.values().any(super::Worker::has_free_slot) {
+                continue; // nothing can be taken away from it
+            }
             match self.place(&shape) {
                 Some(worker) => {
-                    self.start(rank.1, group, worker, now);
+                    self.start(rank.2, group, worker, now);
                     if let Some(rank) = self.groups.group(group).and_then(|group| group.ready.first()) {
                         heads.push(Reverse((*rank, group)));
                     }

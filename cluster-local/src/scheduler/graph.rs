@@ -23,6 +23,8 @@ pub(super) struct Task {
     /// Inputs first, then what it only comes after.
     pub(super) edges: Vec<TaskId>,
     group: GroupId,
+    /// Of how many tasks it is the task of a task: deeper ones go first, so that few of those above wait at once.
+    pub(super) depth: u32,
     pub(super) phase: Phase,
     /// Edges that are not final.
     missing: usize,
@@ -121,6 +123,7 @@ impl Scheduler {
                 }
             }
         }
+        let depth = listener.depth;
         listener.keys.insert(spec.key, id);
         let group = match self.groups.join(&spec.annotations) {
             Ok((group, new)) => {
@@ -141,6 +144,7 @@ impl Scheduler {
             spec: Some(Arc::new(spec)),
             edges,
             group,
+            depth,
             phase: Phase::Waiting,
             missing,
             dependents: Vec::new(),
@@ -266,8 +270,9 @@ impl Scheduler {
     }
 
     pub(super) fn rank(&self, id: TaskId) -> Rank {
-        let spec = self.tasks.get(&id).and_then(|task| task.spec.as_ref());
-        (Reverse(spec.map_or(0, |spec| spec.annotations.priority)), id)
+        let task = self.tasks.get(&id);
+        let spec = task.and_then(|task| task.spec.as_ref());
+        (Reverse(spec.map_or(0, |spec| spec.annotations.priority)), Reverse(task.map_or(0, |task| task.depth)), id)
     }
 
     /// Into the queue. `why` it is there again; otherwise only what hinders it is told.

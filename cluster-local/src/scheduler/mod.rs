@@ -61,6 +61,7 @@ pub(crate) struct Scheduler {
 struct Listener {
     events: mpsc::UnboundedSender<TaskEvent>,
     keys: HashMap<Key, TaskId>,
+    depth: u32,
 }
 
 #[derive(Debug)]
@@ -105,11 +106,20 @@ pub(crate) struct After {
     specs: Vec<Arc<TaskSpec>>,
 }
 
+/// A panic in a user's `Drop` is his; the thread is ours.
+pub(crate) fn drop_safely<T>(value: T) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(value))).is_err() {
+        tracing::error!("a value of a task panicked when it was dropped");
+    }
+}
+
 impl After {
     pub(crate) fn run(self) {
         for token in &self.cancel {
             token.cancel();
         }
+        self.outcomes.into_iter().for_each(drop_safely);
+        self.specs.into_iter().for_each(drop_safely);
     }
 
     pub(crate) fn merge(&mut self, other: Self) {
@@ -176,10 +186,13 @@ impl Scheduler {
         self.dispatch(now);
     }
 
-    pub(crate) fn open(&mut self) -> (SessionId, mpsc::UnboundedReceiver<TaskEvent>) {
+    /// `under`: the attempt whose task the session's tasks will be.
+    pub(crate) fn open(&mut self, under: Option<RunId>) -> (SessionId, mpsc::UnboundedReceiver<TaskEvent>) {
         let (events, receiver) = mpsc::unbounded_channel();
         let id = self.fresh();
-        self.sessions.insert(id, Listener { events, keys: HashMap::new() });
+        let above = under.and_then(|run| self.runs.get(&run)).and_then(|run| self.tasks.get(&run.task)).map(|task| task.depth);
+        let depth = above.map_or(0, |depth| depth + 1);
+        self.sessions.insert(id, Listener { events, keys: HashMap::new(), depth });
         (id, receiver)
     }
 

@@ -35,7 +35,7 @@ impl Scheduler {
         let Some(group) = self.groups.group_mut(id) else { return };
         let hopeless = hindrance.as_ref().is_some_and(|h| h.hopeless);
         if hopeless && !group.hopeless {
-            group.unrunnable = group.ready.iter().map(|(_, task)| (now, *task)).collect();
+            group.unrunnable = group.ready.iter().map(|(_, _, task)| (now, *task)).collect();
         } else if !hopeless {
             group.unrunnable.clear();
         }
@@ -43,7 +43,7 @@ impl Scheduler {
         let reason: Option<Arc<str>> = hindrance.map(|h| h.reason.into());
         if group.reason != reason {
             group.reason.clone_from(&reason);
-            let told: Vec<TaskId> = group.ready.iter().map(|(_, task)| *task).collect();
+            let told: Vec<TaskId> = group.ready.iter().map(|(_, _, task)| *task).collect();
             for task in told {
                 self.tell(task, TaskState::Pending { reason: reason.clone() });
             }

@@ -55,8 +55,8 @@ impl Shape {
     }
 }
 
-/// Better first: higher priority, then older.
-pub(crate) type Rank = (Reverse<i64>, TaskId);
+/// Better first: higher priority, then further down in tasks of tasks, then older.
+pub(crate) type Rank = (Reverse<i64>, Reverse<u32>, TaskId);
 
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -135,7 +135,7 @@ impl Groups {
         group.ready.insert(rank);
         self.waiting.insert(id);
         if group.hopeless {
-            group.unrunnable.push_back((now, rank.1));
+            group.unrunnable.push_back((now, rank.2));
         }
     }
 

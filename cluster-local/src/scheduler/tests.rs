@@ -49,7 +49,7 @@ pub(super) fn one() -> Outcome {
 impl Bench {
     pub(super) fn new() -> Self {
         let mut scheduler = Scheduler::new(Limits { allowed_failures: 3, no_workers_timeout: Duration::from_secs(60) }, 4);
-        let (session, events) = scheduler.open();
+        let (session, events) = scheduler.open(None);
         Self { scheduler, now: Instant::now(), session, events, running: vec![], interrupted: vec![] }
     }
 
@@ -405,7 +405,7 @@ fn an_unknown_input_or_a_bad_annotation_is_refused() {
 #[test]
 fn closing_a_session_ends_its_tasks_only() {
     let mut bench = Bench::with_workers(&[1]);
-    let (other, mut heard) = bench.scheduler.open();
+    let (other, mut heard) = bench.scheduler.open(None);
     bench.submit(vec![spec(1, &[], &any()), spec(2, &[], &any())]);
     bench.scheduler.submit(other, vec![spec(1, &[], &any())], bench.now);
     bench.scheduler.close_session(bench.session, bench.now);
