@@ -76,7 +76,8 @@ macro_rules! annotation_setters {
             self
         }
 
-        /// How long one attempt may run; after that the task has failed.
+        /// How long one attempt may run; after that the task has failed. A worker process that does not stop is killed; in a thread
+        /// (`processes: false`) a sync body that does not look at its context runs on, while what it held is given to others.
         pub fn timeout(mut self, timeout: std::time::Duration) -> Self {
             self.$($field)*.set_timeout(timeout);
             self

@@ -88,7 +88,8 @@ fn verb(error: &TaskError) -> &'static str {
 /// A handle on a task's result: awaited, given to other calls, cancelled, or dropped.
 ///
 /// `.await` gives the value (by clone, as the engine and other holders may keep theirs) or [`TaskFailed`]; [`shared`](Self::shared) gives it
-/// without a copy. The last handle dropped releases the result: what has not begun by then, and no other task needs, is not run.
+/// without a copy. The last handle dropped releases the result: what has not begun by then, and no other task needs, is not run; what runs is
+/// told by its context that it is not wanted any more, and with `processes: false` an async body is dropped where it waits.
 #[must_use = "dropping a future releases its task"]
 pub struct TaskFuture<T> {
     pub(crate) held: Arc<Held>,

@@ -69,7 +69,7 @@ pub use interrupts::Interrupts;
 pub use map::{Cells, Column, MapInputs, Unmapped, unmapped};
 pub use remuda_core::{
     class::{ClassRef, ClusterClass, ClusterConfig},
-    cluster::{Cluster, ClusterOptions, join_all, join_at_exit},
+    cluster::{Cluster, ClusterOptions, Limits, join_all, join_at_exit},
     error::{Error, ErrorKind, Result},
     kwargs::Kwargs,
     manager,

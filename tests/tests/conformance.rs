@@ -423,7 +423,7 @@ async fn a15_a_teardown_error_stays_beside_the_result() {
 #[remuda::test]
 async fn a_stop_while_the_cluster_starts_ends_the_run_and_closes_it() {
     // Nobody would wait an hour here: the start is given up because of the stop, not of its deadline.
-    let limits = remuda_core::keeper::Limits { start: Duration::from_secs(3600), grace: Duration::from_millis(100), ..Default::default() };
+    let limits = remuda::Limits { start: Duration::from_secs(3600), grace: Duration::from_millis(100), ..Default::default() };
     for fault in [Fault::HangUntilCancelled, Fault::Deaf] {
         let cluster = FakeCluster::default().with_fault(Call::Start, fault.clone());
         let seen = cluster.clone();

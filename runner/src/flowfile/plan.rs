@@ -121,6 +121,9 @@ pub enum Source {
     Task(usize),
 }
 
+/// The most calls of one map. Each takes some hundred bytes in the driver: a slip of the pen should not take all of its memory.
+pub(super) const MOST_CALLS: usize = 10_000_000;
+
 /// How many numbers a range has.
 pub(super) fn range_len(start: i64, stop: i64, step: i64) -> usize {
     let (span, step) = if step > 0 { (i128::from(stop) - i128::from(start), step) } else { (i128::from(start) - i128::from(stop), step) };

@@ -140,6 +140,8 @@ fn ranges_are_python_s() {
     for (range, expected) in [("0", 0), ("3", 3), ("[2, 5]", 3), ("[5, 2]", 0), ("[0, 7, 3]", 3), ("[7, 0, -3]", 3), ("[0, 6, 3]", 2)] {
         assert_eq!(len(range), Some(expected), "{range}");
     }
+    let error = parse("tasks: {a: {python: 'm:f', map: {x: {range: 1000000000000}}}}").unwrap_err().to_string();
+    assert!(error.contains("range: 1000000000000 calls are more than the 10000000"), "{error}");
 }
 
 /// What the schema says must be what the parser does, so the examples of this file go through both.

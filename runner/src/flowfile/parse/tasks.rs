@@ -9,7 +9,7 @@ use crate::{
     config::{At, KeyPath, type_name},
     dynamic::{is_name, valid_target},
     flowfile::{
-        plan::{Expr, Source, TaskPlan, Work},
+        plan::{Expr, MOST_CALLS, Source, TaskPlan, Work, range_len},
         schema,
         template::is_template,
     },
@@ -205,11 +205,20 @@ impl Parser<'_> {
             Value::Array(items) => items.iter().map(Value::as_i64).collect(),
             one => one.as_i64().map(|n| vec![n]),
         };
-        match numbers.as_deref() {
-            Some([stop]) if *stop >= 0 => return Source::Range { start: 0, stop: *stop, step: 1 },
-            Some([start, stop]) => return Source::Range { start: *start, stop: *stop, step: 1 },
-            Some([start, stop, step]) if *step != 0 => return Source::Range { start: *start, stop: *stop, step: *step },
-            _ => {}
+        let bounds = match numbers.as_deref() {
+            Some([stop]) if *stop >= 0 => Some((0, *stop, 1)),
+            Some([start, stop]) => Some((*start, *stop, 1)),
+            Some([start, stop, step]) if *step != 0 => Some((*start, *stop, *step)),
+            _ => None,
+        };
+        if let Some((start, stop, step)) = bounds {
+            let calls = range_len(start, stop, step);
+            if calls > MOST_CALLS {
+                let text = format!("{calls} calls are more than the {MOST_CALLS} that one map may have; let each call do more");
+                self.report(path, At::Key, text);
+                return Source::Items(Vec::new());
+            }
+            return Source::Range { start, stop, step };
         }
         let failed = self.failed.iter().any(|at| at.starts_with(&path.to_string()));
         if !failed {
