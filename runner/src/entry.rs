@@ -114,9 +114,26 @@ pub fn block_on_main<R: MainResult>(main: impl Future<Output = R>) -> ExitCode {
     code
 }
 
-/// Runs a `main` that is not async.
+/// Runs a `main` that is not async: it cannot be dropped, so at the first Ctrl-C or SIGTERM its clusters are closed under it, and the
+/// program ends; at the second at once.
 pub fn run_main<R: MainResult>(main: impl FnOnce() -> R) -> ExitCode {
     cluster::join_at_exit();
+    let watch = || {
+        let Ok(runtime) = Builder::new_current_thread().enable_all().build() else { return };
+        runtime.block_on(async {
+            let Ok(mut interrupts) = Interrupts::new() else { return };
+            interrupts.next().await;
+            say(format_args!("interrupted: closing"));
+            std::thread::spawn(|| {
+                join();
+                std::process::exit(130)
+            });
+            interrupts.next().await;
+            leave();
+        });
+    };
+    // Without a thread for it the system's own handling stays.
+    let _ = std::thread::Builder::new().name("remuda signals".to_owned()).spawn(watch);
     let code = main().exit();
     join();
     code
