@@ -16,6 +16,7 @@ ARROWS = {
     "remuda-core": set(),
     "remuda-macros": set(),
     "remuda-local": {"remuda-core"},
+    "remuda-dask": {"remuda-core"},
     "remuda-registry": {"remuda-core"} | CLASSES,
     "remuda": {"remuda-core", "remuda-macros", "remuda-registry"} | CLASSES,
     "remuda-cli": {"remuda"},

@@ -1,0 +1,108 @@
+//! What schedulers and workers say of themselves.
+
+use std::collections::BTreeMap;
+
+use remuda_core::error::{Error, ErrorKind, Result};
+
+use crate::protocol::{
+    Value,
+    value::{get, text},
+};
+
+/// The answer to `identity`.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq)]
+pub struct Identity {
+    /// `Scheduler` or `Worker`.
+    pub kind: String,
+    /// Unique to its process: `Scheduler-5afbcc03-…`.
+    pub id: String,
+    /// Where others reach it. A worker does not say.
+    pub address: Option<String>,
+    /// Ports of what it serves besides: `dashboard`.
+    pub services: BTreeMap<String, u16>,
+    /// Of a scheduler: its workers by address.
+    pub workers: BTreeMap<String, WorkerIdentity>,
+}
+
+/// A worker, as its scheduler knows it.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerIdentity {
+    /// Its name; a number is written out.
+    pub name: String,
+    /// Its host.
+    pub host: String,
+    /// How many tasks it runs at once.
+    pub nthreads: u64,
+    /// In bytes; 0: none.
+    pub memory_limit: u64,
+    /// Resources and how much of each.
+    pub resources: BTreeMap<String, f64>,
+    /// `running`, `paused`, `closing_gracefully`; empty where the scheduler does not say.
+    pub status: String,
+}
+
+/// The answer to `versions`.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versions {
+    /// `3.11.7.final.0`.
+    pub python: String,
+    /// `2026.8.0`.
+    pub dask: String,
+    /// `2026.8.0`.
+    pub distributed: String,
+    /// Every package that it tells of; `None` for one that is not installed.
+    pub packages: BTreeMap<String, Option<String>>,
+}
+
+impl Identity {
+    pub(crate) fn read(body: &Value) -> Result<Self> {
+        let field = |name| get(body, name).and_then(written).ok_or_else(|| lacking("identity", name));
+        Ok(Self {
+            kind: field("type")?,
+            id: field("id")?,
+            address: get(body, "address").and_then(text).map(str::to_owned),
+            services: entries(body, "services", |port| u16::try_from(port.as_u64()?).ok()),
+            workers: entries(body, "workers", |worker| Some(WorkerIdentity::read(worker))),
+        })
+    }
+}
+
+impl WorkerIdentity {
+    fn read(worker: &Value) -> Self {
+        let number = |name| get(worker, name).and_then(Value::as_u64).unwrap_or_default();
+        let word = |name| get(worker, name).and_then(written).unwrap_or_default();
+        Self {
+            name: word("name"),
+            host: word("host"),
+            nthreads: number("nthreads"),
+            memory_limit: number("memory_limit"),
+            resources: entries(worker, "resources", Value::as_f64),
+            status: word("status"),
+        }
+    }
+}
+
+impl Versions {
+    pub(crate) fn read(body: &Value) -> Result<Self> {
+        let packages = entries(body, "packages", |version| Some(text(version).map(str::to_owned)));
+        let version = |name: &'static str| packages.get(name).cloned().flatten().ok_or_else(|| lacking("versions", name));
+        Ok(Self { python: version("python")?, dask: version("dask")?, distributed: version("distributed")?, packages })
+    }
+}
+
+/// A map with string keys; entries that do not fit are left out.
+fn entries<T>(value: &Value, name: &str, read: impl Fn(&Value) -> Option<T>) -> BTreeMap<String, T> {
+    let entries = get(value, name).and_then(Value::as_map).map(Vec::as_slice).unwrap_or_default();
+    entries.iter().filter_map(|(key, value)| Some((key.as_str()?.to_owned(), read(value)?))).collect()
+}
+
+fn written(value: &Value) -> Option<String> {
+    text(value).map(str::to_owned).or_else(|| value.as_i64().map(|number| number.to_string()))
+}
+
+fn lacking(op: &str, field: &str) -> Error {
+    Error::new(ErrorKind::Unexpected, format!("the answer to `{op}` has no `{field}`"))
+}

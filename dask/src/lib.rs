@@ -1,0 +1,38 @@
+//! Talking to Dask schedulers and workers without Python: the wire protocol, connections, calls.
+//!
+//! From the bottom up:
+//! - [`protocol`]: bytes to messages and back. No I/O; the wire is described there.
+//! - [`Comm`]: a `tcp://` connection after its handshake, messages in both directions.
+//! - [`Rpc`]: questions and answers, typed where somebody asks: [`Rpc::identity`], [`Rpc::versions`]; any other by [`Rpc::call`].
+//!
+//! ```no_run
+//! use remuda_dask::{Address, ConnectOptions, Rpc};
+//!
+//! # async fn ask() -> Result<(), remuda_core::error::Error> {
+//! let address: Address = "tcp://10.0.0.7:8786".parse()?;
+//! let mut scheduler = Rpc::connect(&address, &ConnectOptions::default()).await?;
+//! println!("{} workers", scheduler.identity().await?.workers.len());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What every layer keeps to:
+//! - **A pickle is never decoded.** It stays bytes ([`protocol::Part`]), so a peer cannot make us run anything; errors of the peer are told
+//!   from the text that comes beside their pickles.
+//! - **No length is believed** ([`protocol::Limits`]).
+//! - **Nothing is waited for without end**: connection and handshake share one deadline, a call has its own. Only [`Comm::read`] and
+//!   [`Comm::write`] wait for as long as the peer does.
+//! - **A future that is dropped half-way** leaves no half-understood connection behind: it is refused from then on.
+//!
+//! Limits: `tcp://` only. Tested with `distributed` 2023.5, 2024.8 and 2026.8.
+
+mod address;
+mod comm;
+mod identity;
+pub mod protocol;
+mod rpc;
+
+pub use address::Address;
+pub use comm::{Comm, ConnectOptions};
+pub use identity::{Identity, Versions, WorkerIdentity};
+pub use rpc::Rpc;
