@@ -161,7 +161,8 @@ async fn typed_answers_of_real_schedulers() {
         assert_eq!((workers[0].name.as_str(), workers[0].host.as_str(), workers[0].nthreads), ("0", "127.0.0.1", 1));
         assert!(workers[0].memory_limit > 0);
         let versions = rpc.versions().await.unwrap();
-        assert_eq!((versions.python.as_str(), versions.distributed.as_str()), ("3.11.7.final.0", version));
+        assert_eq!((versions.dask.as_str(), versions.distributed.as_str()), (version, version));
+        assert!(versions.python.starts_with("3.11."), "{versions:?}");
         assert_eq!(versions.packages["numpy"], None);
     }
 }
