@@ -90,7 +90,8 @@ impl FrameDecoder {
                 if own.len() == own.capacity() {
                     own.reserve(missing.min(own.len().max(READ)));
                 }
-                return own.limit(missing);
+                let room = own.capacity() - own.len();
+                return own.limit(room.min(missing));
             }
         }
         self.arrived.reserve(READ);
