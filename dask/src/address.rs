@@ -71,6 +71,12 @@ impl FromStr for Address {
                     format!("did you mean `tcp://{host}:8786`?"),
                 );
             }
+            "tls" => {
+                return wrong(
+                    "this build does not speak TLS yet".to_owned(),
+                    "a scheduler that listens at tcp:// can be reached".to_owned(),
+                );
+            }
             other => return wrong(format!("the protocol `{other}` is not supported"), format!("write `tcp://{place}`")),
         }
         if host.is_empty() {
@@ -108,7 +114,8 @@ mod tests {
             ("tcp://barn:0", "did you mean `tcp://barn:8786`?"),
             ("tcp://barn:70000", "did you mean `tcp://barn:8786`?"),
             ("tcp://barn:8786/path", "write `tcp://barn:8786`"),
-            ("tls://barn:8786", "write `tcp://barn:8786`"),
+            ("tls://barn:8786", "a scheduler that listens at tcp:// can be reached"),
+            ("ucx://barn:8786", "write `tcp://barn:8786`"),
             ("::1", "did you mean `tcp://::1:8786`?"),
             ("", "write `tcp://HOST:8786`"),
         ] {
