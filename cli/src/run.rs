@@ -142,7 +142,7 @@ fn summary(report: &RunReport) -> String {
     ];
     let others: String = counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!(", {count} {word}")).collect();
     let cluster = match &report.close {
-        None => "no cluster was made",
+        None => "the cluster did not start",
         Some(Ok(close)) if close.remaining.is_empty() => "cluster closed",
         Some(_) => "cluster not closed",
     };

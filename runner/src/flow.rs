@@ -188,6 +188,8 @@ impl Flow {
     }
 
     /// Every change of state of every task of this run, from now on: for progress displays.
+    ///
+    /// The event of a task that is done holds its result: read them as they come, or drop the receiver.
     #[must_use]
     pub fn events(&self) -> TaskEvents {
         self.run.listen()

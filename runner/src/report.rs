@@ -61,7 +61,8 @@ pub struct RunReport {
     pub elapsed: Duration,
     /// How the session's end went. A failure here never replaces the run's own result.
     pub session: Result<()>,
-    /// How the cluster's end went; `None` where the cluster lives on (shared by several runs).
+    /// How the cluster's end went; `None` where it lives on (shared by several runs), and where it did not start: what there was of it
+    /// is closed then, without a report.
     pub close: Option<Result<CloseReport>>,
 }
 
