@@ -80,5 +80,6 @@ pub mod host;
 pub mod keeper;
 pub mod kwargs;
 pub mod manager;
+pub mod security;
 pub mod task;
 pub mod value;

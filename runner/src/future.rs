@@ -172,7 +172,7 @@ impl<T> TaskFuture<T> {
                 return Poll::Ready(outcome.map_err(|error| self.failed(error)));
             }
             match ready!(self.poll_final(cx)) {
-                TaskState::Done(Value::Python(_)) => {
+                TaskState::Done(Value::Python(_) | Value::There) => {
                     let (session, key) = (self.held.run.session.clone(), self.held.key);
                     self.gather = Mutex::new(Some(Box::pin(async move {
                         let mut values = session.gather(&[key]).await?;

@@ -1,8 +1,9 @@
-//! What tasks return and take, in the three forms it has on its way.
+//! What tasks return and take, in the forms it has on its way.
 //!
 //! Inside the driver's memory a value is what the task returned ([`Value::Here`]); across a process border it is MessagePack
 //! ([`Value::Plain`]); what a Python task returned and no plain type can hold stays a Python object, opaque to us
-//! ([`Value::Python`]), until Rust, a command or the driver asks for it.
+//! ([`Value::Python`]), until Rust, a command or the driver asks for it. Where the cluster keeps results, as Dask does, the driver has
+//! [`Value::There`] until it asks.
 
 use std::{any::Any, fmt, sync::Arc};
 
@@ -27,6 +28,8 @@ pub enum Value {
     Plain(Bytes),
     /// A pickled Python object.
     Python(Arc<PythonValue>),
+    /// It stays where it was made, in the cluster: [`Session::gather`](crate::engine::Session::gather) brings it.
+    There,
 }
 
 impl Value {
@@ -50,6 +53,7 @@ impl Value {
             Self::Python(object) => {
                 Err(Error::new(ErrorKind::Unserializable, format!("a Python object of type `{}` has no plain form here", object.type_name)))
             }
+            Self::There => Err(still_there()),
         }
     }
 }
@@ -60,6 +64,7 @@ impl fmt::Debug for Value {
             Self::Here(here) => write!(f, "Here({})", here.type_name),
             Self::Plain(bytes) => write!(f, "Plain({} bytes)", bytes.len()),
             Self::Python(object) => write!(f, "Python({})", object.type_name),
+            Self::There => f.write_str("There"),
         }
     }
 }
@@ -160,6 +165,7 @@ impl<T: Send + Sync + 'static> Codec<T> {
                 ErrorKind::Unserializable,
                 format!("a Python object of type `{}` cannot become a `{name}`", object.type_name),
             )),
+            Value::There => Err(still_there()),
         }
     }
 
@@ -212,6 +218,10 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
         let text = format!("the value does not fit `{}`", std::any::type_name::<T>());
         Error::new(ErrorKind::Unserializable, text).with_source(e)
     })
+}
+
+fn still_there() -> Error {
+    Error::new(ErrorKind::Unserializable, "the value is still in the cluster").with_hint("gather it first")
 }
 
 pub(crate) fn unserializable(type_name: &str) -> Error {
