@@ -3,12 +3,13 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     manager::Endpoint,
-    task::{Key, TaskEvent, TaskSpec},
+    task::{Key, TaskError, TaskEvent, TaskSpec},
     value::Value,
 };
 
@@ -24,6 +25,11 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
 
     /// Joins, departures, and the end of the scheduler itself. Workers that joined before the call are told first.
     fn changes(&self) -> WorkerChanges;
+
+    /// A page for people, where the scheduler has one. The endpoint's own word goes before this.
+    fn dashboard(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What happens to the workers, in order.
@@ -56,11 +62,67 @@ pub trait Session: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// The first task without a result, or the first object that has no plain form, named with its type.
-    async fn gather(&self, keys: &[Key]) -> std::result::Result<Vec<Value>, crate::task::TaskError>;
+    async fn gather(&self, keys: &[Key]) -> std::result::Result<Vec<Value>, TaskError>;
+
+    /// A result for people or for other programs, in the first of `forms` that it has. Waits for a task that is not final. Default:
+    /// plain, or not at all.
+    ///
+    /// # Errors
+    /// The task has no result, or one that has none of these forms.
+    async fn show(&self, key: Key, forms: &[Form]) -> std::result::Result<Shown, TaskError> {
+        if !forms.contains(&Form::Plain) {
+            return Err(Error::new(ErrorKind::Unsupported, "this engine shows results in plain form only").into());
+        }
+        let value = self.gather(&[key]).await?.pop().ok_or(TaskError::Cancelled)?;
+        Ok(Shown::Plain(value.to_plain()?))
+    }
 
     /// Cancels what is not final and releases this session's keys. Returns when every task of the session is final; a thread
     /// whose body cannot be interrupted may still run. Idempotent.
     async fn close(&self) -> Result<()>;
+}
+
+/// A form in which a result may be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// MessagePack: numbers, text, bytes, lists, mappings with text as keys. Every Rust result and every command's has it.
+    Plain,
+    /// An Arrow IPC stream: a table of pandas, polars or pyarrow, where its worker has pyarrow.
+    Arrow,
+    /// The type and what Python's `repr` says. Every Python result has it.
+    Text,
+}
+
+/// A result in one of its forms.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// One MessagePack value.
+    Plain(Bytes),
+    /// A table.
+    Arrow {
+        /// An Arrow IPC stream.
+        bytes: Bytes,
+        /// `module.QualName` of the object's class.
+        type_name: Arc<str>,
+    },
+    /// Anything else.
+    Text {
+        /// What `repr` says.
+        text: String,
+        /// `module.QualName` of the object's class.
+        type_name: Arc<str>,
+    },
+}
+
+/// Without what the user computed.
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain(bytes) => write!(f, "Plain({} bytes)", bytes.len()),
+            Self::Arrow { bytes, type_name } => write!(f, "Arrow({type_name}, {} bytes)", bytes.len()),
+            Self::Text { text, type_name } => write!(f, "Text({type_name}, {} bytes)", text.len()),
+        }
+    }
 }
 
 /// How an address becomes an engine. Core names no protocol: the runner hands this to the keeper.

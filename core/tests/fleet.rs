@@ -270,6 +270,25 @@ fn a_platform_that_counts_is_told_one_number_at_a_time_and_the_last_one_last() {
 }
 
 #[test]
+fn somebody_else_s_workers_are_seen_and_left_alone_whatever_their_names() {
+    let mut fleet = Fleet::new(Limits::default(), Some(3));
+    fleet.step(s(0), Input::Tick);
+    fleet.step(s(1), Input::Started(Ok((Scaling::None, 9))));
+    let out = fleet.step(s(2), joined(id(0, 0)));
+    assert!(matches!(&out[..], [Action::Report(ClusterEvent::Joined { id: None, name, .. })] if name == "0-0"), "{out:?}");
+    fleet.step(s(2), Input::Joined { name: "tcp://10.0.0.7:41".into(), host: "10.0.0.7".into(), slots: 4 });
+    assert_eq!((fleet.snapshot().len(), fleet.desired(), fleet.wake()), (2, 2, None));
+    let out = fleet.step(s(3), Input::Scale { count: 1, victims: vec![id(0, 0)] });
+    assert!(matches!(&out[..], [Action::Report(ClusterEvent::Degraded(_))]), "{out:?}");
+    assert!(fleet.step(s(4), Input::Platform(vec![listed(id(0, 0), None, WorkerState::Running)])).is_empty());
+    assert!(fleet.step(s(5), left("0-0", false)).is_empty());
+    assert!(fleet.step(s(9999), Input::Tick).is_empty());
+    assert_eq!((fleet.snapshot().len(), fleet.desired()), (1, 1));
+    let out = fleet.step(s(9999), Input::SchedulerLost(error(ErrorKind::Unavailable)));
+    assert!(matches!(out[..], [Action::Failed(_), Action::Cancel, Action::Close]), "the scheduler is theirs, its loss is told: {out:?}");
+}
+
+#[test]
 fn an_error_that_cannot_pass_cuts_off_at_once() {
     let mut fleet = open(2);
     let denied = Error::new(ErrorKind::PermissionDenied, "ecs:RunTask");
@@ -585,9 +604,10 @@ proptest! {
     #[test]
     fn whatever_happens_nothing_doubles_leaks_or_hangs(
         first in 0..6u32,
-        counts in proptest::bool::weighted(0.1),
+        counts in proptest::option::weighted(0.15, proptest::bool::ANY),
         chances in proptest::collection::vec(chance(), 0..160),
     ) {
-        play(if counts { Scaling::Count } else { Scaling::Workers }, first, &chances);
+        let scaling = counts.map_or(Scaling::Workers, |counts| if counts { Scaling::Count } else { Scaling::None });
+        play(scaling, first, &chances);
     }
 }

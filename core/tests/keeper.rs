@@ -389,6 +389,28 @@ async fn a_platform_that_counts_is_only_told_numbers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_somebody_else_s_cluster_nothing_is_launched_stopped_or_drained() {
+    let fake = Fake { info: ClusterInfo { scaling: Scaling::None, ..ClusterInfo::new("fake::Theirs") }, ..Fake::default() };
+    let cluster = Cluster::start(fake.clone(), here(3)).await.unwrap();
+    assert_eq!(cluster.dashboard().as_deref(), Some("http://fake/status"), "the engine's word, as the endpoint has none");
+    let error = cluster.wait_for_workers(1, MINUTE).await.unwrap_err();
+    assert!(error.hint().unwrap().contains("its owner"), "{error}");
+    fake.engine.tell(WorkerChange::Joined { name: "0-0".into(), host: "h".into(), slots: 4 });
+    cluster.wait_for_workers(1, MINUTE).await.unwrap();
+    let status = cluster.status();
+    assert_eq!((status.running, status.starting, status.wanted, status.slots, status.workers[0].id), (1, 0, 1, 4, None));
+    let mut events = cluster.events();
+    cluster.scale(0);
+    assert!(matches!(events.recv().await.unwrap(), ClusterEvent::Degraded(text) if text.contains("somebody else")));
+    fake.engine.tell(WorkerChange::Left { name: "0-0".into(), reason: "scaled".into(), busy: false });
+    cluster.watch().wait_for(|status| status.running == 0).await.unwrap();
+    time::sleep(s(600)).await;
+    cluster.close().await.unwrap();
+    assert_eq!(fake.said(), ["start", "close", "closed"]);
+    assert!(fake.engine.drained.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_watch_shows_every_stage_without_holding_the_cluster() {
     let (fake, cluster) = open(Fault { silent: true, ..Fault::default() }, 1).await;
     let mut watch = cluster.watch();

@@ -29,7 +29,7 @@ use self::{
 use crate::{
     engine::{Connect, Engine, WorkerChange, WorkerChanges},
     error::{Error, ErrorKind, Result},
-    manager::{CloseReport, ClusterEvent, ClusterManager, Context, WorkerId},
+    manager::{CloseReport, ClusterEvent, ClusterManager, Context, Endpoint, WorkerId},
 };
 
 #[derive(Debug)]
@@ -56,6 +56,7 @@ pub(crate) struct Setup {
 struct Opened {
     engine: Arc<dyn Engine>,
     changes: WorkerChanges,
+    dashboard: Option<Arc<str>>,
 }
 
 /// What a call's end means when it panicked or was aborted.
@@ -214,7 +215,11 @@ impl Keeper {
             let endpoint = manager.start(&cx).await?;
             let engine = connect.connect(&endpoint).await?;
             let (changes, info) = (engine.changes(), manager.info());
-            let _ = opening.send(Opened { engine, changes });
+            let dashboard = match endpoint {
+                Endpoint::Dask { dashboard: Some(dashboard), .. } => Some(dashboard),
+                _ => engine.dashboard(),
+            };
+            let _ = opening.send(Opened { engine, changes, dashboard: dashboard.map(Into::into) });
             Ok((info.scaling, info.workers))
         };
         self.spawn(|error| Input::Started(Err(error)), async move {
@@ -236,10 +241,13 @@ impl Keeper {
             (Err(error), Some(fallback)) => fallback(Error::from_join("the cluster manager", error)),
             (Err(_), None) => Input::Tick,
         };
-        if let Ok(Opened { engine, changes }) = self.opened.try_recv() {
+        if let Ok(Opened { engine, changes, dashboard }) = self.opened.try_recv() {
             let info = self.made.manager().map(|manager| manager.info());
             let name = self.made.context().map(|cx| cx.name().into()).unwrap_or_default();
-            self.status.send_modify(|status| (status.engine, status.info, status.name) = (Some(engine.clone()), info, name));
+            self.status.send_modify(|status| {
+                (status.engine, status.info, status.name) = (Some(engine.clone()), info, name);
+                status.dashboard = dashboard;
+            });
             (self.engine, self.changes) = (Some(engine), Some(changes));
         }
         input

@@ -24,6 +24,8 @@ pub struct ClusterStatus {
     pub draining: u32,
     /// How many tasks those that run can run at once.
     pub slots: u32,
+    /// A page for people about the scheduler, where it has one.
+    pub dashboard: Option<Arc<str>>,
     /// Each worker, by index.
     pub workers: Vec<WorkerSnapshot>,
     /// Why the cluster is of no use any more. The first reason stays.

@@ -208,4 +208,8 @@ impl Engine for FakeEngine {
         self.listeners.lock().unwrap().push(tell);
         listen
     }
+
+    fn dashboard(&self) -> Option<String> {
+        Some("http://fake/status".into())
+    }
 }

@@ -52,6 +52,10 @@ impl Fleet {
         if matches!(self.phase, Phase::Closing { .. } | Phase::Done) {
             return;
         }
+        if self.scaling == Scaling::None {
+            let text = "the cluster is somebody else's: it is not scaled from here";
+            return self.out.push(Action::Report(ClusterEvent::Degraded(text.to_owned())));
+        }
         self.failures.forgive();
         self.failure = None;
         (self.told.retry, self.told.tries, self.told.last) = (None, 0, None);
@@ -163,7 +167,7 @@ impl Fleet {
         match by_name.or_else(|| self.hosts.get(&host).copied().filter(|id| unseen(&self.places, id))) {
             Some(id) => self.arrive(now, id, Seen { name, slots }),
             None => {
-                if self.scaling == Scaling::Count {
+                if self.scaling != Scaling::Workers {
                     self.out.push(Action::Report(ClusterEvent::Joined { id: None, name: name.clone(), slots }));
                 }
                 self.strangers.insert(name, (host, slots)); // until the platform tells whose address that is

@@ -96,6 +96,7 @@ impl Fleet {
             Phase::Starting { since } => Some(since.saturating_add(self.limits.start)),
             Phase::Closing { since, asked: false } => Some(since.saturating_add(self.limits.grace)),
             Phase::Open if self.scaling == Scaling::Count => self.told.retry,
+            Phase::Open if self.scaling == Scaling::None => None,
             Phase::Open => {
                 let places = self.places.iter().filter_map(|place| match &place.slot {
                     Slot::Waiting { until } if self.failures.broken().is_none() && !self.places.haunted(place.id.index) => Some(*until),
@@ -123,9 +124,12 @@ impl Fleet {
         self.places.iter().count() - self.places.wanted() + self.places.ghosts.len()
     }
 
-    /// How many workers there should be.
+    /// How many workers there should be. Of somebody else's cluster: those that are there.
     #[must_use]
     pub fn desired(&self) -> u32 {
+        if self.scaling == Scaling::None {
+            return u32::try_from(self.strangers.len()).unwrap_or(u32::MAX);
+        }
         self.desired.unwrap_or(0)
     }
 
@@ -175,6 +179,7 @@ impl Fleet {
                 self.advance(now);
             }
             Phase::Open if self.scaling == Scaling::Count => self.tell(now),
+            Phase::Open if self.scaling == Scaling::None => {}
             Phase::Open => self.reconcile(now),
             Phase::Closing { since, asked: false } if self.calls == 0 || now >= since.saturating_add(self.limits.grace) => {
                 self.phase = Phase::Closing { since, asked: true };
