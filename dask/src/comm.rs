@@ -4,7 +4,7 @@ use std::{fmt, io, time::Duration};
 
 use remuda_core::error::{Error, ErrorKind, Result};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
@@ -13,6 +13,15 @@ use crate::{
     Address,
     protocol::{Connection, Event, Limits, Message, Peer, encode},
 };
+
+#[allow(dead_code, reason = "the session comes next")]
+mod split;
+
+#[allow(unused_imports, reason = "the session comes next")]
+pub(crate) use split::{CommReader, CommWriter};
+
+/// What bytes come from and go to.
+type Stream = TcpStream;
 
 /// How to connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +40,7 @@ impl Default for ConnectOptions {
 
 /// A connection after its handshake: messages in both directions. Dropping it closes it.
 pub struct Comm {
-    stream: TcpStream,
+    stream: Stream,
     connection: Connection,
     address: Address,
     peer: Peer,
@@ -130,22 +139,9 @@ impl Comm {
     }
 
     async fn event(&mut self) -> Result<Option<Event>> {
-        loop {
-            match self.connection.next() {
-                Ok(None) => {}
-                Ok(event) => return Ok(event),
-                Err(error) => {
-                    self.is_broken = true;
-                    return Err(error);
-                }
-            }
-            match self.stream.read_buf(&mut self.connection.space()).await {
-                Ok(0) => return self.connection.end().map(|()| None),
-                Ok(_) => {}
-                // What came before may say more than "reset": a server that is not Dask's says what it is, then hangs up.
-                Err(error) => return Err(self.connection.end().err().filter(Error::is_user_error).unwrap_or_else(|| lost(error, LOST))),
-            }
-        }
+        let event = next_event(&mut self.stream, &mut self.connection).await;
+        self.is_broken |= event.is_err();
+        event
     }
 
     fn check(&self) -> Result<()> {
@@ -164,6 +160,22 @@ impl Comm {
 impl fmt::Debug for Comm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Comm").field("address", &self.address).field("peer", &self.peer).field("is_broken", &self.is_broken).finish()
+    }
+}
+
+/// May be dropped at any point: nothing is lost.
+async fn next_event<S: AsyncRead + Unpin>(stream: &mut S, connection: &mut Connection) -> Result<Option<Event>> {
+    loop {
+        match connection.next() {
+            Ok(None) => {}
+            event => return event,
+        }
+        match stream.read_buf(&mut connection.space()).await {
+            Ok(0) => return connection.end().map(|()| None),
+            Ok(_) => {}
+            // What came before may say more than "reset": a server that is not Dask's says what it is, then hangs up.
+            Err(error) => return Err(connection.end().err().filter(Error::is_user_error).unwrap_or_else(|| lost(error, LOST))),
+        }
     }
 }
 
