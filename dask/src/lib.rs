@@ -29,6 +29,7 @@
 mod address;
 mod comm;
 mod identity;
+pub mod launch;
 pub mod protocol;
 mod rpc;
 
