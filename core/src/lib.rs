@@ -5,6 +5,7 @@
 //! - A **cluster manager** makes and ends one cluster on its platform: the trait [`manager::ClusterManager`].
 //! - The **keeper** owns a cluster inside this process: it launches, replaces, drains, stops and closes: [`keeper`].
 //! - [`cluster::Cluster`] is the user's handle on a keeper.
+//! - The **ledger** is what a driver wrote down before it created it: [`ledger`].
 //! - An **engine** is our side of a running scheduler, a **session** one run's part of it: [`engine`].
 //! - A **task** is one call: [`task`]; what it takes and returns is a [`value::Value`]. The **task host** executes tasks in a process
 //!   of its own: [`host`].
@@ -79,6 +80,7 @@ pub mod error;
 pub mod host;
 pub mod keeper;
 pub mod kwargs;
+pub mod ledger;
 pub mod manager;
 pub mod security;
 pub mod task;

@@ -104,6 +104,7 @@ impl Making {
         tracing::warn!(class = path, cluster = cx.name(), "a manager came after its cluster was given up; closing it");
         let closed = close(&*manager, &cx, limits.close).await;
         cx.end_tasks().await;
+        cx.ledger().end(&closed).await;
         match closed {
             Ok(report) if report.remaining.is_empty() => {}
             Ok(report) => tracing::error!(class = path, remaining = ?report.remaining, "not everything was removed"),

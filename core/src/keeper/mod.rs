@@ -140,6 +140,7 @@ impl Keeper {
     async fn end(self, result: Result<CloseReport>) {
         if let Some(cx) = self.made.context() {
             cx.end_tasks().await;
+            cx.ledger().end(&result).await;
         }
         self.status.send_modify(|status| {
             *status = ClusterStatus { wanted: 0, starting: 0, running: 0, draining: 0, slots: 0, workers: vec![], ..status.clone() };
