@@ -1,50 +1,61 @@
 //! A connection to a scheduler or worker.
 
-use std::{fmt, io, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
-use remuda_core::error::{Error, ErrorKind, Result};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
+use remuda_core::{
+    error::{Error, ErrorKind, Result},
+    security::Security,
 };
+use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
-    Address,
+    Address, Scheme,
     protocol::{Connection, Event, Limits, Message, Peer, encode},
+    stream::{self, Sink, Source},
+    tls,
 };
 
-#[allow(dead_code, reason = "the session comes next")]
-mod split;
-
-#[allow(unused_imports, reason = "the session comes next")]
-pub(crate) use split::{CommReader, CommWriter};
-
-/// What bytes come from and go to.
-type Stream = TcpStream;
-
 /// How to connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectOptions {
-    /// For everything until the connection can be used: name, connection, handshake. Default: 10 s.
+    /// For everything until the connection can be used: name, connection, handshakes. Default: 10 s.
     pub timeout: Duration,
+    /// A connection over which nothing comes back for so long, not even an acknowledgement, is lost. An idle one is probed. In whole
+    /// seconds, at least one. Default: 30 s, as Dask.
+    pub dead_after: Duration,
     /// What the peer may send.
     pub limits: Limits,
+    /// Our certificate, and the authority of the peer's: for `tls://`. Not used for `tcp://`.
+    pub security: Option<Arc<Security>>,
 }
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(10), limits: Limits::default() }
+        Self { timeout: Duration::from_secs(10), dead_after: Duration::from_secs(30), limits: Limits::default(), security: None }
     }
 }
 
 /// A connection after its handshake: messages in both directions. Dropping it closes it.
 pub struct Comm {
-    stream: Stream,
+    reader: CommReader,
+    writer: CommWriter,
+    peer: Peer,
+}
+
+/// The half of a [`Comm`] that reads. The connection is closed when both halves are dropped.
+pub struct CommReader {
+    source: Source,
     connection: Connection,
     address: Address,
-    peer: Peer,
-    /// A message was written in part, or what was read is no message: nothing that follows can be understood.
+    /// What was read is no message: nothing that follows can be understood.
+    is_broken: bool,
+}
+
+/// The half of a [`Comm`] that writes. Dropping it tells a `tcp://` peer that nothing more comes.
+pub struct CommWriter {
+    sink: Sink,
+    address: Address,
+    /// A message was written in part: the peer would not understand what follows.
     is_broken: bool,
 }
 
@@ -52,12 +63,13 @@ impl Comm {
     /// Connects and shakes hands. Not tried again here.
     ///
     /// # Errors
-    /// - [`ErrorKind::Timeout`]: not through in time; says whether the connection or the handshake was missing.
+    /// - [`ErrorKind::Timeout`]: not through in time; says whether the connection or which handshake was missing.
     /// - [`ErrorKind::Unavailable`]: refused, no such host, or closed by the peer.
-    /// - [`ErrorKind::ConfigInvalid`]: something else than Dask listens there.
+    /// - [`ErrorKind::ConfigInvalid`]: something else than Dask listens there; a certificate of ours or of the peer is not accepted; the
+    ///   material of [`ConnectOptions::security`] cannot be used, or is missing for `tls://`.
     pub async fn connect(address: &Address, options: &ConnectOptions) -> Result<Self> {
         let mut stage = Stage::Connection;
-        let error = match timeout(options.timeout, Self::dial(address, options.limits, &mut stage)).await {
+        let error = match timeout(options.timeout, Self::dial(address, options, &mut stage)).await {
             Ok(Ok(comm)) => {
                 tracing::debug!(%address, peer = ?comm.peer, "connected");
                 return Ok(comm);
@@ -68,20 +80,35 @@ impl Comm {
         Err(error.with_operation("connect").with_context("address", address))
     }
 
-    async fn dial(address: &Address, limits: Limits, stage: &mut Stage) -> Result<Self> {
+    async fn dial(address: &Address, options: &ConnectOptions, stage: &mut Stage) -> Result<Self> {
+        // Before anything goes out: what is wrong here need not be told to the peer.
+        let tls = match address.scheme() {
+            Scheme::Tcp => None,
+            Scheme::Tls => Some(tls::connector(options.security.as_deref())?),
+        };
         let stream = TcpStream::connect((address.host(), address.port())).await.map_err(unreachable)?;
-        *stage = Stage::Handshake;
+        let set_up = |error| lost(error, "the connection cannot be set up");
         // Requests are small, and each waits for its answer.
-        stream.set_nodelay(true).map_err(|error| lost(error, "the connection cannot be set up"))?;
-        let peer = Peer::default();
-        let mut comm = Self { stream, connection: Connection::new(limits), address: address.clone(), peer, is_broken: false };
-        // A peer that is something else may have closed by now, after saying what it is: that is the better error.
-        let written = comm.write_bytes(Connection::hello()).await;
-        match comm.event().await {
-            Ok(Some(Event::Ready(peer))) => comm.peer = peer,
-            Ok(_) => {
-                return Err(Error::new(ErrorKind::Unavailable, "the peer closed the connection before its handshake").with_hint(NOT_DASK));
+        stream.set_nodelay(true).map_err(set_up)?;
+        stream::keep_alive(&stream, options.dead_after).map_err(set_up)?;
+        let (source, sink) = match tls {
+            None => stream::plain(stream),
+            Some(connector) => {
+                *stage = Stage::Tls;
+                stream::encrypted(
+                    connector.connect(tls::server_name(address.host()), stream).await.map_err(|error| tls::failed(error, address))?,
+                )
             }
+        };
+        *stage = Stage::Handshake;
+        let reader = CommReader { source, connection: Connection::new(options.limits), address: address.clone(), is_broken: false };
+        let writer = CommWriter { sink, address: address.clone(), is_broken: false };
+        let mut comm = Self { reader, writer, peer: Peer::default() };
+        // A peer that is something else may have closed by now, after saying what it is: that is the better error.
+        let written = comm.writer.write_bytes(Connection::hello()).await;
+        match comm.reader.event().await {
+            Ok(Some(Event::Ready(peer))) => comm.peer = peer,
+            Ok(_) => return Err(silent(address)),
             Err(error) => return Err(error),
         }
         written.map(|()| comm)
@@ -90,7 +117,7 @@ impl Comm {
     /// Whom this is connected to.
     #[must_use]
     pub fn address(&self) -> &Address {
-        &self.address
+        &self.reader.address
     }
 
     /// What the peer said of itself.
@@ -99,23 +126,79 @@ impl Comm {
         &self.peer
     }
 
-    /// The next message; `None` when the peer has closed the connection between two. May be dropped at any point: nothing is lost.
-    ///
-    /// Waits for as long as the peer has nothing to say, as it may on a stream of news; who waits for an answer sets the deadline.
+    /// Both directions on their own: one task may read while another writes.
+    #[must_use]
+    pub fn split(self) -> (CommReader, CommWriter) {
+        (self.reader, self.writer)
+    }
+
+    /// As [`CommReader::read`].
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] when the connection is lost, and as [`Connection::next`].
+    /// As [`CommReader::read`], and [`ErrorKind::Closed`] after a write that broke the connection.
     pub async fn read(&mut self) -> Result<Option<Message>> {
-        self.check()?;
+        check(self.writer.is_broken, &self.writer.address)?;
+        self.reader.read().await
+    }
+
+    /// As [`CommWriter::write`].
+    ///
+    /// # Errors
+    /// As [`CommWriter::write`], and [`ErrorKind::Closed`] after a read that broke the connection.
+    pub async fn write(&mut self, message: &Message) -> Result<()> {
+        check(self.reader.is_broken, &self.reader.address)?;
+        self.writer.write(message).await
+    }
+}
+
+impl CommReader {
+    /// The next message; `None` when the peer has closed the connection between two. May be dropped at any point: nothing is lost.
+    ///
+    /// Waits for as long as the peer has nothing to say, as it may on a stream of news; who waits for an answer sets the deadline. A peer
+    /// that is gone without a word is noticed, see [`ConnectOptions::dead_after`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the connection is lost, [`ErrorKind::Closed`] when it was broken before, and as [`Connection::next`].
+    pub async fn read(&mut self) -> Result<Option<Message>> {
+        check(self.is_broken, &self.address)?;
         match self.event().await {
             Ok(None) => Ok(None),
             Ok(Some(Event::Message(message))) => Ok(Some(message)),
             Ok(Some(Event::Ready(_))) => Err(Error::new(ErrorKind::Unexpected, "a second handshake")),
             Err(error) => Err(error),
         }
-        .map_err(|error| self.told(error))
+        .map_err(|error| error.with_context("address", &self.address))
     }
 
+    async fn event(&mut self) -> Result<Option<Event>> {
+        loop {
+            match self.connection.next() {
+                Ok(None) => {}
+                Ok(event) => return Ok(event),
+                Err(error) => {
+                    self.is_broken = true;
+                    return Err(error);
+                }
+            }
+            match self.source.read(&mut self.connection.space()).await {
+                Ok(0) => return self.connection.end().map(|()| None),
+                Ok(_) => {}
+                // What came before may say more than "reset": a server that is not Dask's says what it is, then hangs up.
+                Err(error) => return Err(self.connection.end().err().filter(Error::is_user_error).unwrap_or_else(|| self.lost(error))),
+            }
+        }
+    }
+
+    fn lost(&self, error: io::Error) -> Error {
+        match self.source {
+            Source::Tcp(_) => lost(error, LOST),
+            // TLS 1.3: what the peer thinks of our certificate comes after the handshake.
+            Source::Tls(_) => tls::failed(error, &self.address),
+        }
+    }
+}
+
+impl CommWriter {
     /// Writes one message. Dropped half-way, it breaks the connection: the peer has half a message.
     ///
     /// Waits for as long as the peer does not read; who cannot, sets a deadline.
@@ -124,58 +207,50 @@ impl Comm {
     /// [`ErrorKind::Unavailable`] when the connection is lost, [`ErrorKind::Closed`] when it was broken before,
     /// [`ErrorKind::Unserializable`] when the message cannot be written.
     pub async fn write(&mut self, message: &Message) -> Result<()> {
-        self.check()?;
+        check(self.is_broken, &self.address)?;
         let bytes = message.to_frames().map(encode)?;
-        self.write_bytes(bytes).await.map_err(|error| self.told(error))
+        self.write_bytes(bytes).await.map_err(|error| error.with_context("address", &self.address))
+    }
+
+    /// Writes a message whose body is MessagePack already, and that has no parts. As [`write`](Self::write) otherwise.
+    #[allow(dead_code, reason = "the session comes next")]
+    pub(crate) async fn write_packed(&mut self, body: bytes::Bytes) -> Result<()> {
+        check(self.is_broken, &self.address)?;
+        self.write_bytes(encode(vec![body])).await.map_err(|error| error.with_context("address", &self.address))
     }
 
     async fn write_bytes(&mut self, chunks: Vec<bytes::Bytes>) -> Result<()> {
         self.is_broken = true;
-        for chunk in chunks {
-            self.stream.write_all(&chunk).await.map_err(|error| lost(error, LOST))?;
-        }
+        self.sink.write(chunks).await.map_err(|error| lost(error, LOST))?;
         self.is_broken = false;
         Ok(())
     }
+}
 
-    async fn event(&mut self) -> Result<Option<Event>> {
-        let event = next_event(&mut self.stream, &mut self.connection).await;
-        self.is_broken |= event.is_err();
-        event
+fn check(is_broken: bool, address: &Address) -> Result<()> {
+    if !is_broken {
+        return Ok(());
     }
-
-    fn check(&self) -> Result<()> {
-        if !self.is_broken {
-            return Ok(());
-        }
-        let error = Error::new(ErrorKind::Closed, "the connection broke within a message").with_hint("connect again");
-        Err(error.with_context("address", &self.address))
-    }
-
-    fn told(&self, error: Error) -> Error {
-        error.with_context("address", &self.address)
-    }
+    let error = Error::new(ErrorKind::Closed, "the connection broke within a message").with_hint("connect again");
+    Err(error.with_context("address", address))
 }
 
 impl fmt::Debug for Comm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Comm").field("address", &self.address).field("peer", &self.peer).field("is_broken", &self.is_broken).finish()
+        let is_broken = self.reader.is_broken || self.writer.is_broken;
+        f.debug_struct("Comm").field("address", self.address()).field("peer", &self.peer).field("is_broken", &is_broken).finish()
     }
 }
 
-/// May be dropped at any point: nothing is lost.
-async fn next_event<S: AsyncRead + Unpin>(stream: &mut S, connection: &mut Connection) -> Result<Option<Event>> {
-    loop {
-        match connection.next() {
-            Ok(None) => {}
-            event => return event,
-        }
-        match stream.read_buf(&mut connection.space()).await {
-            Ok(0) => return connection.end().map(|()| None),
-            Ok(_) => {}
-            // What came before may say more than "reset": a server that is not Dask's says what it is, then hangs up.
-            Err(error) => return Err(connection.end().err().filter(Error::is_user_error).unwrap_or_else(|| lost(error, LOST))),
-        }
+impl fmt::Debug for CommReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommReader").field("address", &self.address).field("is_broken", &self.is_broken).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for CommWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommWriter").field("address", &self.address).field("is_broken", &self.is_broken).finish_non_exhaustive()
     }
 }
 
@@ -187,6 +262,7 @@ const NOT_DASK: &str =
 #[derive(Clone, Copy)]
 enum Stage {
     Connection,
+    Tls,
     Handshake,
 }
 
@@ -194,9 +270,22 @@ impl Stage {
     fn missing(self, timeout: Duration) -> Error {
         let (what, hint) = match self {
             Self::Connection => ("no connection", "the host is down, or a firewall drops what is sent to it"),
+            Self::Tls => ("connected, but no TLS handshake came", "a Dask scheduler answers at once: check host and port of the address"),
             Self::Handshake => ("connected, but no Dask handshake came", NOT_DASK),
         };
         Error::new(ErrorKind::Timeout, format!("{what} within {timeout:?}")).with_hint(hint)
+    }
+}
+
+/// The peer hung up without a word.
+fn silent(address: &Address) -> Error {
+    let error = Error::new(ErrorKind::Unavailable, "the peer closed the connection before its handshake");
+    match address.scheme() {
+        Scheme::Tcp => error.with_hint(format!(
+            "{NOT_DASK}; one that wants TLS hangs up as well: then write `{}`",
+            address.clone().with_scheme(Scheme::Tls)
+        )),
+        Scheme::Tls => error.with_hint("it may not accept our certificate: is `cert` signed by the authority of this cluster?"),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! From the bottom up:
 //! - [`protocol`]: bytes to messages and back. No I/O; the wire is described there.
-//! - [`Comm`]: a `tcp://` connection after its handshake, messages in both directions.
+//! - [`Comm`]: a `tcp://` or `tls://` connection after its handshake, messages in both directions; or a reader and a writer.
 //! - [`Rpc`]: questions and answers, typed where somebody asks: [`Rpc::identity`], [`Rpc::versions`]; any other by [`Rpc::call`].
 //!
 //! ```no_run
@@ -21,10 +21,10 @@
 //!   from the text that comes beside their pickles.
 //! - **No length is believed** ([`protocol::Limits`]).
 //! - **Nothing is waited for without end**: connection and handshake share one deadline, a call has its own. Only [`Comm::read`] and
-//!   [`Comm::write`] wait for as long as the peer does.
+//!   [`Comm::write`] wait for as long as the peer is there ([`ConnectOptions::dead_after`]).
 //! - **A future that is dropped half-way** leaves no half-understood connection behind: it is refused from then on.
 //!
-//! Limits: `tcp://` only. Tested with `distributed` 2023.5, 2024.8 and 2026.8.
+//! Tested with `distributed` 2023.5, 2024.8 and 2026.8.
 
 mod address;
 mod comm;
@@ -32,8 +32,10 @@ mod identity;
 pub mod launch;
 pub mod protocol;
 mod rpc;
+mod stream;
+mod tls;
 
-pub use address::Address;
-pub use comm::{Comm, ConnectOptions};
+pub use address::{Address, Scheme};
+pub use comm::{Comm, CommReader, CommWriter, ConnectOptions};
 pub use identity::{Identity, Versions, WorkerIdentity};
 pub use rpc::Rpc;

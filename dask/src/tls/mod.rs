@@ -1,0 +1,47 @@
+//! TLS as Dask does it: certificates on both sides, the chain is checked, the name is not.
+
+mod explain;
+mod pem;
+mod verify;
+
+use std::sync::Arc;
+
+use remuda_core::{
+    error::{Error, Mistake, Result},
+    security::Security,
+};
+use rustls::{
+    ClientConfig,
+    crypto::{CryptoProvider, ring},
+    pki_types::ServerName,
+};
+use tokio_rustls::TlsConnector;
+
+pub(crate) use explain::failed;
+pub(crate) use pem::{Names, check};
+
+/// What Dask's own certificates are made out to. Any name would do.
+const NAME: &str = "dask-internal";
+
+/// Never the process's default: that belongs to the program.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// Ready to encrypt connections.
+pub(crate) fn connector(security: Option<&Security>) -> Result<TlsConnector> {
+    let Some(security) = security else {
+        let hint =
+            "give `security: {tls_ca_file: .., tls_cert: .., tls_key: ..}`: the cluster's authority, and a certificate that it has signed";
+        return Err(Error::invalid(vec![Mistake::new("security", "a `tls://` address needs certificates").with_hint(hint)]));
+    };
+    let config: ClientConfig = check(security, &Names::SHORT)?;
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// What we say whom we want to talk to. Only a proxy listens to it.
+pub(crate) fn server_name(host: &str) -> ServerName<'static> {
+    let names = [host, NAME].into_iter().filter_map(|name| ServerName::try_from(name.to_owned()).ok());
+    // The second is always one.
+    names.take(1).next().unwrap_or(ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into()))
+}
