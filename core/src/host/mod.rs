@@ -4,13 +4,15 @@
 //! `remuda::init()` do). In the driver that sets a flag and returns; in a task host it serves until the control socket ends, and exits.
 
 mod command;
+mod direct;
 pub mod nested;
 mod serve;
 pub mod wire;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::{
+    engine::Connect,
     error::{Error, ErrorKind, Result},
     task::{Job, TaskScope},
 };
@@ -46,6 +48,14 @@ pub fn init(args: Vec<String>) {
         serve::serve();
     }
     let _ = ARGS.set(args);
+}
+
+static CONNECT: OnceLock<Arc<dyn Connect>> = OnceLock::new();
+
+/// How tasks in a host beside a worker of another engine than the embedded one reach their scheduler, to submit further tasks. To be
+/// called before [`init`]; the first call counts. Core names no protocol.
+pub fn set_connect(connect: Arc<dyn Connect>) {
+    let _ = CONNECT.set(connect);
 }
 
 /// Whether this process was started as a task host.

@@ -17,11 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     TaskDef, command,
+    direct::{DirectSession, Link},
     nested::{HostLease, HostSession, Speaker},
     tasks,
     wire::{self, READY, Reply, Request, VERSION},
 };
 use crate::{
+    engine::Session,
     error::{Error, ErrorKind, panic_message},
     task::{Failure, Job, Outcome, SlotLease, TaskError, TaskScope},
 };
@@ -34,6 +36,8 @@ pub(super) struct Running {
     pub(super) group: Option<Pid>,
     /// What the running task has submitted.
     session: Option<Arc<HostSession>>,
+    /// How tasks reach the scheduler, where nobody relays.
+    link: Option<Arc<Link>>,
     busy: bool,
 }
 
@@ -127,14 +131,23 @@ impl Host {
                     let hint = "a task that a host runs needs `#[remuda::task]` in this very program".to_owned();
                     return Reply::Refused { unserializable: false, message, hint: Some(hint) };
                 };
-                let session = HostSession::new(self.speaker.clone());
-                lock(&self.running).session = Some(session.clone());
-                let slot: Arc<dyn SlotLease> = Arc::new(HostLease(session.clone()));
+                let relayed = HostSession::new(self.speaker.clone());
+                let link = {
+                    let mut running = lock(&self.running);
+                    running.session = Some(relayed.clone());
+                    running.link.clone()
+                };
+                let direct = link.map(DirectSession::new);
+                let session: Arc<dyn Session> = direct.clone().map_or_else(|| relayed.clone() as _, |direct| direct as _);
+                let slot: Arc<dyn SlotLease> = Arc::new(HostLease(relayed.clone()));
                 let (worker, cancelled) = (worker.into(), cancel.clone());
-                let scope = TaskScope { key, attempt, worker, cancel: cancelled, slot: Some(slot), session: Some(session.clone()) };
+                let scope = TaskScope { key, attempt, worker, cancel: cancelled, slot: Some(slot), session: Some(session) };
                 let outcome = self.call(def, scope, &args, &cancel);
                 lock(&self.running).session = None;
-                session.end();
+                relayed.end();
+                if let Some(direct) = direct {
+                    direct.end();
+                }
                 reply(outcome)
             }
             Request::Command { call } => {
@@ -144,7 +157,7 @@ impl Host {
                 };
                 command::run(&call, &self.running, group)
             }
-            Request::Cancel | Request::News(_) => Reply::Cancelled,
+            Request::Cancel | Request::News(_) | Request::Access(_) => Reply::Cancelled,
         }
     }
 
@@ -191,6 +204,7 @@ fn listen(mut socket: UnixStream, requests: &mpsc::Sender<Request>, running: &Sh
                     let _ = kill_process_group(group, Signal::TERM);
                 }
             }
+            Ok(Some(Request::Access(access))) => lock(running).link = Some(Arc::new(Link::new(access))),
             Ok(Some(Request::News(news))) => {
                 let session = lock(running).session.clone();
                 if let Some(session) = session {

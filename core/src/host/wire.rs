@@ -4,7 +4,10 @@
 //! the tasks of a task ([`Reply::Ask`], [`Request::News`]). The channel is the
 //! host's standard input, a socket; nothing is ever said on standard output, which belongs to the tasks.
 
-use std::io::{self, ErrorKind as Io, Read, Write};
+use std::{
+    fmt,
+    io::{self, ErrorKind as Io, Read, Write},
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -17,7 +20,7 @@ use crate::{
 };
 
 /// Raised with every change of these types.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The host writes this line to standard output when it takes over: what was printed before (by a test harness, by the user's
 /// static initialisers) is not a task's output.
@@ -55,8 +58,37 @@ pub enum Request {
     },
     /// What runs is to end soon.
     Cancel,
+    /// Said once, before the first call, where nobody relays: what the tasks submit they bring to the scheduler themselves.
+    Access(Access),
     /// About tasks that the running task has submitted.
     News(News),
+}
+
+/// The way to the scheduler of the worker that a host belongs to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Access {
+    /// `tcp://host:port` or `tls://host:port`.
+    pub address: String,
+    /// With `tls://`.
+    pub security: Option<AccessSecurity>,
+}
+
+/// As [`crate::security::Security`]: what the worker itself shows to the scheduler.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct AccessSecurity {
+    /// PEM text.
+    pub ca: String,
+    /// PEM text.
+    pub cert: String,
+    /// PEM text.
+    pub key: String,
+}
+
+/// Without the key.
+impl fmt::Debug for AccessSecurity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessSecurity").finish_non_exhaustive()
+    }
 }
 
 /// From the host.
@@ -164,13 +196,29 @@ mod tests {
         assert!(read::<Reply>(&mut &b"garbage that nobody asked for"[..]).is_err());
     }
 
+    /// The shim on Dask's workers writes and reads these by hand.
+    #[test]
+    fn what_a_dask_worker_says_is_understood() {
+        let understood = |body: &[u8]| value::decode::<Request>(body).unwrap();
+        assert!(matches!(understood(b"\xa6Cancel"), Request::Cancel));
+        let access = b"\x81\xa6Access\x82\xa7address\xa9tcp://a:1\xa8security\xc0";
+        assert!(matches!(understood(access), Request::Access(Access { address, security: None }) if address == "tcp://a:1"));
+        let call = b"\x81\xa4Call\x85\xa8function\xa1f\xa3key\x07\xa7attempt\x00\xa6worker\xa1w\xa4args\xc6\x00\x00\x00\x01\x90";
+        assert!(matches!(understood(call), Request::Call { key: Key(7), args, .. } if args[..] == [0x90]));
+        let pause = frame(&Reply::Ask(Ask::Pause)).unwrap();
+        assert_eq!(pause[HEADER..], *b"\x81\xa3Ask\xa5Pause");
+    }
+
     #[test]
     fn every_request_survives_the_way() {
         let call = Request::Call { function: "a::b".into(), args: vec![0x90].into(), key: Key(7), attempt: 1, worker: "0-0".into() };
-        for request in [call, Request::Command { call: vec![0x80].into() }, Request::Cancel] {
+        let security = AccessSecurity { ca: "a".into(), cert: "b".into(), key: "secret".into() };
+        let access = Request::Access(Access { address: "tls://scheduler:8786".into(), security: Some(security) });
+        for request in [call, Request::Command { call: vec![0x80].into() }, Request::Cancel, access] {
             let text = format!("{request:?}");
             let back: Request = read(&mut &frame(&request).unwrap()[..]).unwrap().unwrap();
             assert_eq!(format!("{back:?}"), text);
+            assert!(!text.contains("secret"));
         }
     }
 }
