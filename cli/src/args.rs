@@ -96,6 +96,9 @@ pub(crate) struct RunArgs {
     /// Print the result as one line of JSON, also where it is text
     #[arg(long)]
     pub(crate) json: bool,
+    /// Where the result goes, and how: a file (.arrow and .json say what it holds), `-` for standard output, or `arrow`, `json`, `text`
+    #[arg(long, value_name = "FILE|FORM")]
+    pub(crate) output: Option<String>,
     /// No progress and no summary
     #[arg(long, short)]
     pub(crate) quiet: bool,

@@ -20,7 +20,8 @@ use tokio::{
 use crate::{
     args::RunArgs,
     failure::Failure,
-    logging, output,
+    logging,
+    output::Output,
     progress::{Display, follow},
     screen::Screen,
     validate,
@@ -34,6 +35,7 @@ const SHOWN: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> {
     logging::init(screen, args.quiet)?;
+    let to = Output::parse(args.output.as_deref(), args.json)?;
     let checked = validate::check(&args.flow, &args.params, &args.settings)?;
     if !args.quiet {
         checked.config.notices.iter().for_each(|notice| screen.lines(&format!("note: {notice}")));
@@ -44,7 +46,7 @@ pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> 
     let stop = listen(&runtime, screen)?;
     let (plan, runner) = (&checked.plan, &checked.runner);
     let (begin, shown) = (Instant::now(), OnceCell::new());
-    let cell = &shown;
+    let (cell, forms) = (&shown, to.forms());
     let finished = runtime.block_on(async {
         let finished = runner.run_on_cluster(stop, |flow, cluster| async move {
             if !args.quiet {
@@ -53,7 +55,7 @@ pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> 
             // Set once: there is one run.
             let _ = cell.set(follow(&flow, &cluster, plan, Display::new(screen, args.quiet), begin));
             drop(cluster);
-            plan.run(&flow).await
+            plan.run_for(&flow, &forms).await
         });
         finished.await
     });
@@ -61,31 +63,35 @@ pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> 
     if let Some(shown) = shown.into_inner() {
         let _ = runtime.block_on(async { tokio::time::timeout(SHOWN, shown).await });
     }
-    end(finished, plan, args, screen, runtime)
+    end(finished, plan, &to, args.quiet, screen, runtime)
 }
 
 /// The result, the summary, what remains.
-fn end(finished: Finished<FlowResult>, plan: &FlowPlan, args: &RunArgs, screen: &Screen, runtime: Runtime) -> Result<ExitCode, Failure> {
+fn end(
+    finished: Finished<FlowResult>,
+    plan: &FlowPlan,
+    to: &Output,
+    quiet: bool,
+    screen: &Screen,
+    runtime: Runtime,
+) -> Result<ExitCode, Failure> {
     let mut remaining = finished.report.problems();
     remaining.extend(remuda::join_all(CLOSE).into_iter().map(|what| format!("still there: {what}")));
     runtime.shutdown_background();
     screen.clear_bars();
-    if !args.quiet {
+    if !quiet {
         screen.lines(&summary(&finished.report));
     }
     remaining.iter().for_each(|what| screen.lines(&format!("warning: {what}")));
     let result = finished.result?;
-    if plan.result.is_none() && !args.json {
+    if plan.result.is_none() && !to.is_asked() {
         return Ok(ExitCode::SUCCESS);
     }
-    if let (Some(bytes), false) = (result.bytes(), args.json) {
-        return output::write(bytes);
-    }
-    let (value, notes) = result.into_json();
-    if !args.quiet {
+    let (code, notes) = to.put(result)?;
+    if !quiet {
         notes.iter().for_each(|note| screen.lines(&format!("note: {note}")));
     }
-    output::write(output::result(&value, args.json).as_bytes())
+    Ok(code)
 }
 
 fn infra(what: &str, error: &dyn std::fmt::Display) -> Failure {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use remuda_core::{
+    engine::{Form, Shown},
     error::{Error, ErrorKind, Result},
     task::{Outcome, TaskError, TaskSpec, Work},
     value::{PythonValue, Value},
@@ -30,8 +31,10 @@ struct State {
     paths: Vec<Arc<[String]>>,
 }
 
+type Answer = std::result::Result<Shown, TaskError>;
+
 enum Request {
-    Convert { object: Arc<PythonValue>, path: Vec<String>, answer: oneshot::Sender<Outcome> },
+    Convert { object: Arc<PythonValue>, path: Vec<String>, forms: Vec<Form>, answer: oneshot::Sender<Answer> },
     Stop,
 }
 
@@ -69,41 +72,52 @@ impl Converter {
 
     /// Asks at once; the future waits for the answer.
     pub(crate) fn plain(&self, value: Value) -> impl Future<Output = Outcome> + Send + use<> {
-        let asked = self.ask(value);
+        let asked = self.ask_plain(value);
         async move {
             match asked {
-                Ok(answer) => answer.await.unwrap_or_else(|_| Err(closed())),
-                Err(outcome) => outcome,
+                Ok(asked) => plain(asked?.await),
+                Err(value) => Ok(value),
             }
         }
     }
 
+    /// A Python object in the first of these forms that it has.
+    pub(crate) async fn show(&self, object: Arc<PythonValue>, forms: &[Form]) -> Answer {
+        self.ask(object, forms)?.await.unwrap_or_else(|_| Err(closed()))
+    }
+
     /// For threads that may wait.
     pub(crate) fn plain_blocking(&self, value: Value) -> Outcome {
-        match self.ask(value) {
-            Ok(answer) => answer.blocking_recv().unwrap_or_else(|_| Err(closed())),
-            Err(outcome) => outcome,
+        match self.ask_plain(value) {
+            Ok(asked) => plain(asked?.blocking_recv()),
+            Err(value) => Ok(value),
         }
     }
 
     /// Only Python objects need the interpreter.
-    fn ask(&self, value: Value) -> Result<oneshot::Receiver<Outcome>, Outcome> {
-        let Value::Python(object) = value else { return Err(Ok(value)) };
+    fn ask_plain(&self, value: Value) -> Result<Result<oneshot::Receiver<Answer>, TaskError>, Value> {
+        match value {
+            Value::Python(object) => Ok(self.ask(object, &[Form::Plain])),
+            other => Err(other),
+        }
+    }
+
+    fn ask(&self, object: Arc<PythonValue>, forms: &[Form]) -> Result<oneshot::Receiver<Answer>, TaskError> {
         let (answer, asked) = oneshot::channel();
         let mut state = self.state();
         if state.stopped {
-            return Err(Err(closed()));
+            return Err(closed());
         }
         if state.thread.is_none() {
             let (options, mailbox) = (self.options.clone(), self.mailbox.clone());
             let thread = std::thread::Builder::new().name("remuda converter".into()).spawn(move || run(&options, &mailbox));
             state.thread = Some(thread.map_err(|e| {
                 let error = Error::new(ErrorKind::Unavailable, "the thread that converts Python objects could not be started");
-                Err(TaskError::Refused(error.with_source(e)))
+                TaskError::Refused(error.with_source(e))
             })?);
         }
         let path = state.paths.iter().flat_map(|path| path.iter().cloned()).collect();
-        self.mailbox.send(Request::Convert { object, path, answer });
+        self.mailbox.send(Request::Convert { object, path, forms: forms.to_vec(), answer });
         Ok(asked)
     }
 
@@ -123,7 +137,14 @@ fn closed() -> TaskError {
     TaskError::Refused(Error::new(ErrorKind::Closed, "the cluster was closed before a Python object was converted"))
 }
 
-type Waiting = VecDeque<(Arc<PythonValue>, oneshot::Sender<Outcome>)>;
+fn plain(answer: Result<Answer, oneshot::error::RecvError>) -> Outcome {
+    match answer.unwrap_or_else(|_| Err(closed()))? {
+        Shown::Plain(bytes) => Ok(Value::Plain(bytes)),
+        other => Err(Error::new(ErrorKind::Unexpected, format!("a plain value was asked for, and {other:?} came")).into()),
+    }
+}
+
+type Waiting = VecDeque<(Arc<PythonValue>, oneshot::Sender<Answer>)>;
 
 fn run(options: &Options, mailbox: &Mailbox<Request>) {
     let mut interpreter: Option<Child> = None;
@@ -135,8 +156,8 @@ fn run(options: &Options, mailbox: &Mailbox<Request>) {
         };
         match request {
             Some(Request::Stop) => break,
-            Some(Request::Convert { object, path, answer }) => {
-                if let Err(error) = send(options, &mut interpreter, &object, &path) {
+            Some(Request::Convert { object, path, forms, answer }) => {
+                if let Err(error) = send(options, &mut interpreter, &object, &path, &forms) {
                     let _ = answer.send(Err(TaskError::Refused(error)));
                 } else {
                     waiting.push_back((object, answer));
@@ -154,8 +175,8 @@ fn run(options: &Options, mailbox: &Mailbox<Request>) {
     }
 }
 
-fn send(options: &Options, interpreter: &mut Option<Child>, object: &PythonValue, path: &[String]) -> Result<()> {
-    let frame = python::convert(object, path)?;
+fn send(options: &Options, interpreter: &mut Option<Child>, object: &PythonValue, path: &[String], forms: &[Form]) -> Result<()> {
+    let frame = python::convert(object, path, forms)?;
     // One that died between two requests has nothing to say.
     if let Some(child) = interpreter {
         child.pump();
@@ -178,7 +199,7 @@ fn receive(interpreter: &mut Option<Child>, waiting: &mut Waiting) {
             continue;
         }
         let Some((object, answer)) = waiting.pop_front() else { continue };
-        let _ = answer.send(python::outcome(&message).map_err(|error| describe(error, &object)));
+        let _ = answer.send(python::shown(&message).map_err(|error| describe(error, &object)));
     }
     if child.is_dead() {
         let cause = interpreter.take().map(Child::end).unwrap_or_default();

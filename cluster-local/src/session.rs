@@ -7,8 +7,8 @@ use std::{
 
 use async_trait::async_trait;
 use remuda_core::{
-    engine::{Session, TaskEvents},
-    error::Result,
+    engine::{Form, Session, Shown, TaskEvents},
+    error::{Error, ErrorKind, Result},
     task::{Key, TaskError, TaskSpec},
     value::Value,
 };
@@ -71,6 +71,15 @@ impl Session for LocalSession {
             values.push(value.await?);
         }
         Ok(values)
+    }
+
+    async fn show(&self, key: Key, forms: &[Form]) -> Result<Shown, TaskError> {
+        let wait = self.shared.update(|state, _| state.scheduler.wait(self.id, key));
+        match wait.await.unwrap_or(Err(TaskError::Cancelled))? {
+            Value::Python(object) => self.shared.converter.show(object, forms).await,
+            value if forms.contains(&Form::Plain) => Ok(Shown::Plain(value.to_plain()?)),
+            _ => Err(Error::new(ErrorKind::Unserializable, "the result is a plain value, neither a table nor a Python object").into()),
+        }
     }
 
     async fn close(&self) -> Result<()> {

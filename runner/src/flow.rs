@@ -18,6 +18,7 @@ use crate::{
     annotate::Annotate,
     call::{Call, closure, failure, inputs_of, last_segment, work},
     future::{TaskFailed, TaskFuture},
+    gather,
     map::MapInputs,
     report::Counts,
     run::{Cell, Held, Run, lock},
@@ -141,7 +142,8 @@ impl Flow {
         Self { scope: Arc::new(annotations.over(&self.scope)), last: Arc::default(), ..self.clone() }
     }
 
-    /// All results, in order.
+    /// All results, in order. Those that are still in the cluster come as one message, once all tasks are final: cheaper than to await
+    /// future by future.
     ///
     /// # Errors
     /// The first task, in order, that has none.
@@ -149,12 +151,8 @@ impl Flow {
         &self,
         futures: impl IntoIterator<Item = TaskFuture<T>>,
     ) -> Result<Vec<T>, TaskFailed> {
-        let futures = futures.into_iter();
-        let mut results = Vec::with_capacity(futures.size_hint().0);
-        for future in futures {
-            results.push(future.await?);
-        }
-        Ok(results)
+        let futures: Vec<_> = futures.into_iter().collect();
+        gather::values(&futures).await?.into_iter().zip(futures).map(|(value, future)| future.take(value)).collect()
     }
 
     /// Waits until every future is final, or `timeout` is over. Answers with those final and those not, in the order given; fails for

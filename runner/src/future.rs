@@ -9,13 +9,14 @@ use std::{
 };
 
 use remuda_core::{
+    engine::{Form, Shown},
     error::Error,
     task::{Key, Outcome, TaskError, TaskState},
     value::{Codec, Value},
 };
 
 use crate::{
-    context,
+    context, gather,
     run::{Cell, Held},
 };
 
@@ -158,7 +159,7 @@ impl<T> TaskFuture<T> {
         polled
     }
 
-    fn failed(&self, error: TaskError) -> TaskFailed {
+    pub(crate) fn failed(&self, error: TaskError) -> TaskFailed {
         TaskFailed { key: self.held.key, name: self.cell.name.clone(), error }
     }
 
@@ -174,16 +175,25 @@ impl<T> TaskFuture<T> {
             match ready!(self.poll_final(cx)) {
                 TaskState::Done(Value::Python(_) | Value::There) => {
                     let (session, key) = (self.held.run.session.clone(), self.held.key);
-                    self.gather = Mutex::new(Some(Box::pin(async move {
-                        let mut values = session.gather(&[key]).await?;
-                        values.pop().ok_or(TaskError::Cancelled)
-                    })));
+                    self.gather = Mutex::new(Some(Box::pin(async move { gather::one(&*session, key).await })));
                 }
                 TaskState::Done(value) => return Poll::Ready(Ok(value)),
                 TaskState::Ended(error) => return Poll::Ready(Err(self.failed(error))),
                 TaskState::Pending { .. } | TaskState::Running { .. } => return Poll::Pending,
             }
         }
+    }
+
+    /// The result in the first of `forms` that it has: for people, for other programs. Waits for the task's end.
+    ///
+    /// # Errors
+    /// The task has no result, or one that has none of these forms.
+    pub async fn show(&self, forms: &[Form]) -> Result<Shown, TaskFailed> {
+        if let TaskState::Ended(error) = self.done().await {
+            return Err(self.failed(error));
+        }
+        let shown = self.held.run.session.show(self.held.key, forms).await;
+        shown.map_err(|error| self.failed(error))
     }
 
     /// The result as it travels, undecoded: for tools that pass values on.
@@ -221,6 +231,13 @@ impl<T: Send + Sync + 'static> TaskFuture<T> {
             let _ = run.pump(cx);
             self.poll_shared(cx)
         }))
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> TaskFuture<T> {
+    /// What is already here, as what it is.
+    pub(crate) fn take(self, value: Value) -> Result<T, TaskFailed> {
+        self.codec.unwrap(&value).map(Arc::unwrap_or_clone).map_err(|error| self.failed(error.into()))
     }
 }
 

@@ -48,6 +48,7 @@ mod fields;
 mod flow;
 pub mod flowfile;
 mod future;
+mod gather;
 mod interrupts;
 mod map;
 mod report;
@@ -70,6 +71,7 @@ pub use map::{Cells, Column, MapInputs, Unmapped, unmapped};
 pub use remuda_core::{
     class::{ClassRef, ClusterClass, ClusterConfig},
     cluster::{Cluster, ClusterOptions, Limits, join_all, join_at_exit},
+    engine::{Form, Shown},
     error::{Error, ErrorKind, Result},
     kwargs::Kwargs,
     manager,

@@ -103,7 +103,7 @@ impl Run {
         }
     }
 
-    /// Waits for a task's end.
+    /// Waits for a task's end. A result may still be in the cluster: [`Run::value`] brings it.
     ///
     /// # Panics
     /// As [`Run::until`].
@@ -120,10 +120,20 @@ impl Run {
     /// # Panics
     /// When there is none, or when it is of another type.
     pub async fn value<T: DeserializeOwned>(&mut self, key: Key) -> T {
-        match self.outcome(key).await {
+        let gathered = match self.outcome(key).await {
+            Ok(Value::There) => self.gather(key).await,
+            outcome => outcome,
+        };
+        match gathered {
             Ok(value) => read(&value),
             Err(error) => panic!("{key} has no result: {error}"),
         }
+    }
+
+    async fn gather(&self, key: Key) -> Outcome {
+        let gathered = timeout(patience(), self.session.gather(&[key])).await;
+        let mut values = gathered.unwrap_or_else(|_| panic!("{key} is done, and its result does not come"))?;
+        Ok(values.pop().unwrap_or_else(|| panic!("{key} was gathered, and nothing came")))
     }
 
     /// Waits for a task's error.

@@ -19,12 +19,26 @@ fn subject(make: impl Fn(FakeCluster) -> FakeCluster + Send + Sync + 'static) ->
         Ability::Scale,
         Ability::Resources,
         Ability::Slots,
+        Ability::WideTasks,
     ])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_fake_behaves() {
     let report = behaviour::run(&subject(|cluster| cluster)).await;
+    println!("{report}");
+    report.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_fake_behaves_when_it_keeps_results() {
+    let subject = subject(|cluster| {
+        cluster.engine().keep_results();
+        cluster
+    });
+    // What is held by reference cannot be elsewhere.
+    let chosen: Vec<_> = behaviour::names().filter(|case| *case != "by_reference").collect();
+    let report = behaviour::run_only(&subject, &chosen).await;
     println!("{report}");
     report.check();
 }

@@ -101,10 +101,78 @@ result: [$shouts, $number]
 }
 
 #[test]
-fn a_result_that_is_no_plain_value_is_named_with_its_type() {
-    let ended = place("tasks:\n  o: {python: 'mod:make', args: [1]}\nresult: $o\n").remuda(&["run", "flow.yaml"]);
-    ended.code(1).says(&["error: flow.yaml:2:3: o: task `o` ", "mod.Opaque"]);
-    assert_eq!(ended.out, "");
+fn a_result_that_has_no_plain_form_is_shown_by_type_and_repr() {
+    let place = place("tasks:\n  a: {python: 'mod:make', args: [3]}\nresult: $a\n");
+    let ended = place.remuda(&["run", "flow.yaml"]);
+    assert!(ended.code(0).out.starts_with("<mod.Opaque object at"), "{}", ended.out);
+    ended.says(&["note: the result is a Python object of type mod.Opaque: what is written is its text\n"]);
+    place.remuda(&["run", "flow.yaml", "--json"]).code(1).says(&["flow.yaml:2:3: a", "`mod.Opaque` has no plain form"]);
+    place.remuda(&["run", "flow.yaml", "--output", "arrow"]).code(1).says(&["`mod.Opaque` is no table"]);
+    let inside = self::place("tasks:\n  a: {python: 'mod:make', args: [3]}\nresult: [$a]\n");
+    inside.remuda(&["run", "flow.yaml"]).code(1).says(&["flow.yaml:2:3: a", "`mod.Opaque` has no plain form"]);
+}
+
+/// Stand for the real ones: what is tested is who asks whom for what.
+const PANDAS: &str = r#"
+class DataFrame:
+    def __repr__(self):
+        return "   a\n0  1"
+
+def read(rows):
+    return DataFrame()
+"#;
+
+const PYARROW: &str = r#"
+class Table:
+    @classmethod
+    def from_pandas(cls, frame):
+        table = cls()
+        table.schema = type(frame).__name__
+        return table
+
+class BufferOutputStream:
+    data = b""
+    def getvalue(self):
+        return self
+    def to_pybytes(self):
+        return self.data
+
+class ipc:
+    class new_stream:
+        def __init__(self, sink, schema):
+            self.sink = sink
+        def __enter__(self):
+            return self
+        def write_table(self, table):
+            self.sink.data += b"\xff\xff\xff\xff" + table.schema.encode()
+        def __exit__(self, *_):
+            pass
+"#;
+
+#[test]
+fn a_table_is_written_as_arrow_or_as_text() {
+    let flow = "tasks:\n  a: {python: 'pandas:read', args: [3]}\nresult: $a\n";
+    let place = Place::new(&[("pandas.py", PANDAS), ("pyarrow.py", PYARROW), ("flow.yaml", flow)]);
+    let piped = place.remuda(&["run", "flow.yaml"]);
+    assert_eq!(piped.code(0).raw, b"\xff\xff\xff\xffDataFrame");
+    piped.says(&["note: the result is a pandas.DataFrame: what is written is an Arrow IPC stream\n"]);
+    assert_eq!(place.remuda(&["run", "flow.yaml", "--output", "text"]).code(0).out, "   a\n0  1\n");
+    assert_eq!(place.remuda(&["run", "flow.yaml", "--output", "table.arrow"]).code(0).out, "");
+    assert_eq!(std::fs::read(place.path().join("table.arrow")).unwrap(), b"\xff\xff\xff\xffDataFrame");
+    place.remuda(&["run", "flow.yaml", "--output", "json"]).code(1).says(&["`pandas.DataFrame` has no plain form"]);
+    let alone = Place::new(&[("pandas.py", PANDAS), ("pyarrow.py", "raise ImportError('not today')"), ("flow.yaml", flow)]);
+    alone.remuda(&["run", "flow.yaml", "--output", "t.arrow"]).code(1).says(&["pip install pyarrow"]);
+    assert_eq!(alone.remuda(&["run", "flow.yaml"]).code(0).out, "   a\n0  1\n");
+}
+
+#[test]
+fn the_result_goes_where_it_is_told_to() {
+    let place = place(SUM);
+    assert_eq!(place.remuda(&["run", "flow.yaml", "--output", "sum.json"]).code(0).out, "");
+    assert_eq!(std::fs::read_to_string(place.path().join("sum.json")).unwrap(), "110\n");
+    place.remuda(&["run", "flow.yaml", "--output", "no/such/sum"]).code(2).says(&["--output no/such/sum: there is no such directory"]);
+    place.remuda(&["run", "flow.yaml", "--json", "--output", "text"]).code(2).says(&["one of them says how"]);
+    place.remuda(&["run", "flow.yaml", "--output", "arrow"]).code(1).says(&["neither a table"]);
 }
 
 #[test]

@@ -252,14 +252,65 @@ def convert(request):
         value = pickle.loads(request["pickle"])
     except Exception as e:
         return {"Refused": {"message": "a pickled object cannot be read again: %s: %s" % (type(e).__name__, e)}}
+    # The first form that it has; else why it has none.
+    refusals = []
+    for form in request["forms"]:
+        try:
+            return FORMS[form](value, name_of(type(value)))
+        except NotThis as e:
+            refusals.append(str(e))
+    return {"Refused": {"message": "; ".join(refusals)}}
+
+
+class NotThis(Exception):
+    pass
+
+
+def as_plain(value, name):
     try:
         return {"Done": pack(to_plain(value))}
     except NotPlain as e:
-        name = name_of(type(value))
         text = str(e) if "`%s`" % name in str(e) else "%s (inside a `%s`)" % (e, name)
-        return {"Refused": {"message": text + "; return lists, dicts, text and numbers instead"}}
+        raise NotThis(text + "; return lists, dicts, text and numbers instead")
     except RecursionError:
-        return {"Refused": {"message": "a Python object of type `%s` is nested too deeply, or contains itself" % name_of(type(value))}}
+        raise NotThis("a Python object of type `%s` is nested too deeply, or contains itself" % name)
+
+
+def as_arrow(value, name):
+    made = {(t.__module__.split(".")[0], t.__name__) for t in type(value).__mro__}
+    series = ("pandas", "Series") in made or ("polars", "Series") in made
+    if not series and not made & {("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table"), ("pyarrow", "RecordBatch")}:
+        raise NotThis("a Python object of type `%s` is no table of pandas, polars or pyarrow" % name)
+    try:
+        import pyarrow
+    except ImportError as e:
+        raise NotThis("a `%s` becomes Arrow with pyarrow, which cannot be imported (%s): pip install pyarrow" % (name, e))
+    try:
+        if series:
+            value = value.to_frame()
+        if ("pyarrow", "RecordBatch") in made:
+            value = pyarrow.Table.from_batches([value])
+        elif any(package == "polars" for package, _ in made):
+            value = value.to_arrow()
+        elif not isinstance(value, pyarrow.Table):
+            value = pyarrow.Table.from_pandas(value)
+        sink = pyarrow.BufferOutputStream()
+        with pyarrow.ipc.new_stream(sink, value.schema) as writer:
+            writer.write_table(value)
+    except Exception as e:
+        raise NotThis("a `%s` cannot become Arrow: %s" % (name, safe_str(e)))
+    return {"Arrow": {"bytes": sink.getvalue().to_pybytes(), "type_name": name}}
+
+
+def as_text(value, name):
+    try:
+        text = repr(value)
+    except Exception as e:
+        text = "<%s whose repr fails: %s>" % (name, safe_str(e))
+    return {"Text": {"text": text.encode("utf-8", "replace").decode(), "type_name": name}}
+
+
+FORMS = {"plain": as_plain, "arrow": as_arrow, "text": as_text}
 
 
 # ---- functions

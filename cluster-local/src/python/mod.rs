@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use remuda_core::{
+    engine::{Form, Shown},
     error::{Error, ErrorKind, Result},
     host::wire::{frame, too_long},
     task::{Failure, Outcome, TaskError},
@@ -31,11 +32,15 @@ enum Request<'a> {
         #[serde(with = "serde_bytes")]
         pickle: &'a [u8],
         path: &'a [String],
+        /// In the order of preference.
+        forms: Vec<&'static str>,
     },
 }
 
 #[derive(Debug, Deserialize)]
 enum Reply {
+    Arrow { bytes: Bytes, type_name: String },
+    Text { text: String, type_name: String },
     Done(Bytes),
     Object { pickle: Bytes, type_name: String },
     Failed(Failure),
@@ -46,8 +51,22 @@ pub(crate) fn call(target: &str, args: Vec<u8>, path: &[String]) -> Result<Vec<u
     frame(&Request::Call { target, args: &args, path })
 }
 
-pub(crate) fn convert(object: &PythonValue, path: &[String]) -> Result<Vec<u8>> {
-    frame(&Request::Convert { pickle: &object.pickle, path })
+pub(crate) fn convert(object: &PythonValue, path: &[String], forms: &[Form]) -> Result<Vec<u8>> {
+    let name = |form: &Form| match form {
+        Form::Plain => "plain",
+        Form::Arrow => "arrow",
+        Form::Text => "text",
+    };
+    frame(&Request::Convert { pickle: &object.pickle, path, forms: forms.iter().map(name).collect() })
+}
+
+/// The answer to [`convert`].
+pub(crate) fn shown(message: &[u8]) -> Result<Shown, TaskError> {
+    match decode::<Reply>(message) {
+        Ok(Reply::Arrow { bytes, type_name }) => Ok(Shown::Arrow { bytes, type_name: type_name.into() }),
+        Ok(Reply::Text { text, type_name }) => Ok(Shown::Text { text, type_name: type_name.into() }),
+        _ => Ok(Shown::Plain(outcome(message)?.to_plain()?)),
+    }
 }
 
 /// An input for a Python function.
@@ -72,6 +91,7 @@ pub(crate) fn outcome(message: &[u8]) -> Outcome {
     match decode::<Reply>(message) {
         Ok(Reply::Done(bytes)) => Ok(Value::Plain(bytes)),
         Ok(Reply::Object { pickle, type_name }) => Ok(Value::Python(Arc::new(PythonValue { pickle, type_name: type_name.into() }))),
+        Ok(Reply::Arrow { .. } | Reply::Text { .. }) => Err(garbled(None)),
         Ok(Reply::Failed(failure)) => Err(TaskError::Failed(Arc::new(failure))),
         Ok(Reply::Refused { message }) => Err(TaskError::Refused(Error::new(ErrorKind::Unserializable, message))),
         Err(error) => Err(garbled(Some(error))),

@@ -1,12 +1,12 @@
 //! Runs a plan on a flow: submits what can be submitted, as early as it can be, and waits for all of it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::PathBuf,
 };
 
 use anyhow::anyhow;
-use remuda_core::{task::TaskState, value::Codec};
+use remuda_core::{engine::Form, task::TaskState, value::Codec};
 use serde_json::Value;
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
     plan::{Expr, FlowPlan, Source, TaskPlan, Work, range_len},
     result::FlowResult,
 };
-use crate::{Annotate, Call, Flow, TaskFailed, TaskFuture, Tree, command, python};
+use crate::{Annotate, Call, Flow, TaskFailed, TaskFuture, Tree, command, gather, python};
 
 type Future = TaskFuture<Plain>;
 
@@ -33,6 +33,15 @@ impl FlowPlan {
     /// # Errors
     /// [`TaskFailed`], naming where the task stands; a map over something that is no list, or over lists that differ in length.
     pub async fn run(&self, flow: &Flow) -> anyhow::Result<FlowResult> {
+        self.run_for(flow, &[Form::Plain]).await
+    }
+
+    /// The same, with the forms in which the result is welcome, best first: where it is one task's, and that a Python object that has no
+    /// plain form. In a list or a mapping, and of a mapped task, results must be plain.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); and when the result has none of these forms.
+    pub async fn run_for(&self, flow: &Flow, forms: &[Form]) -> anyhow::Result<FlowResult> {
         let tasks = self.tasks.iter().map(|_| Submitted::Not).collect();
         let mut run = Execution { plan: self, flow, tasks, lists: HashMap::new(), ending: Ending::default(), failures: Vec::new() };
         loop {
@@ -52,7 +61,7 @@ impl FlowPlan {
                 run.lists.insert(*task, List::of(ended).await);
             }
         }
-        run.finish().await
+        run.finish(forms).await
     }
 }
 
@@ -282,7 +291,7 @@ impl Execution<'_> {
     }
 
     /// Waits for every task, also for those that nobody reads; then for the result.
-    async fn finish(mut self) -> anyhow::Result<FlowResult> {
+    async fn finish(mut self, forms: &[Form]) -> anyhow::Result<FlowResult> {
         let result = self.plan.result.clone().unwrap_or(Expr::Value(Value::Null));
         let read = result.all_tasks();
         let calls = read.iter().flat_map(|at| self.futures(*at).iter().cloned().enumerate().map(|(call, future)| ((*at, call), future)));
@@ -291,52 +300,59 @@ impl Execution<'_> {
         while let Some(failure) = self.ending.failure().await {
             self.failed(failure);
         }
-        if let Some(error) = together(self.failures) {
+        if let Some(error) = together(std::mem::take(&mut self.failures)) {
             return Err(error);
         }
-        match value(&result, self.plan, &self.tasks).await {
-            Ok(result) => Ok(FlowResult(result)),
-            Err(failed) => Err(failed.alone()),
+        self.read(&result, &read, forms).await.map_err(Failed::alone)
+    }
+
+    /// The result as it is written, with values for the tasks. One that cannot come here is a failure, too.
+    async fn read(&self, result: &Expr, tasks: &BTreeSet<usize>, forms: &[Form]) -> Result<FlowResult, Failed> {
+        if let (Expr::Task(at), Some(Submitted::One(future)), true) = (result, self.result_of(result), forms != [Form::Plain]) {
+            let shown = future.show(forms).await.map_err(|failed| Failed::of(self.plan, *at, 0, failed))?;
+            return FlowResult::shown(shown).map_err(|error| Failed::of(self.plan, *at, 0, future.failed(error.into())));
+        }
+        let calls = tasks.iter().flat_map(|at| self.futures(*at).iter().cloned().enumerate().map(|(call, future)| ((*at, call), future)));
+        let (places, futures): (Vec<_>, Vec<_>) = calls.unzip();
+        let place = |failed: TaskFailed| {
+            let at = futures.iter().position(|future: &Future| future.key() == failed.key).unwrap_or_default();
+            let (task, call) = places[at];
+            Failed::of(self.plan, task, call, failed)
+        };
+        let mut values: HashMap<usize, Vec<Plain>> = HashMap::new();
+        for ((value, future), (task, _)) in gather::values(&futures).await.map_err(place)?.into_iter().zip(&futures).zip(&places) {
+            values.entry(*task).or_default().push(future.clone().take(value).map_err(place)?);
+        }
+        Ok(FlowResult::plain(self.fill(result, &values)))
+    }
+
+    fn result_of(&self, result: &Expr) -> Option<&Submitted> {
+        match result {
+            Expr::Task(at) => self.tasks.get(*at),
+            _ => None,
+        }
+    }
+
+    fn fill(&self, expr: &Expr, values: &HashMap<usize, Vec<Plain>>) -> Plain {
+        match expr {
+            Expr::Value(value) => value.clone().into(),
+            Expr::Task(at) => {
+                let values = values.get(at).cloned().unwrap_or_default();
+                match &self.tasks[*at] {
+                    Submitted::Each(_) => Plain::List(values),
+                    // Never submitted: that was a failure.
+                    _ => values.into_iter().next().unwrap_or_else(|| Value::Null.into()),
+                }
+            }
+            Expr::List(items) => Plain::List(items.iter().map(|item| self.fill(item, values)).collect()),
+            Expr::Map(items) => Plain::Map(items.iter().map(|(key, item)| (key.clone(), self.fill(item, values))).collect()),
+            Expr::Element(_) | Expr::Each(_) => Value::Null.into(), // only in mapped tasks
         }
     }
 
     fn failed(&mut self, FailedCall { task, call, failed }: FailedCall) {
         self.failures.push(Failed::of(self.plan, task, call, failed));
     }
-}
-
-/// The result as it is written, with values for the tasks. One that cannot come here is a failure, too.
-async fn value(expr: &Expr, plan: &FlowPlan, tasks: &[Submitted]) -> Result<Plain, Failed> {
-    let one = async |at, call, future: &Future| future.clone().await.map_err(|failed| Failed::of(plan, at, call, failed));
-    Ok(match expr {
-        Expr::Value(value) => value.clone().into(),
-        Expr::Task(index) => match &tasks[*index] {
-            Submitted::One(future) => one(*index, 0, future).await?,
-            Submitted::Each(futures) => {
-                let mut values = Vec::with_capacity(futures.len());
-                for (call, future) in futures.iter().enumerate() {
-                    values.push(one(*index, call, future).await?);
-                }
-                Plain::List(values)
-            }
-            _ => Value::Null.into(), // never submitted: that was a failure
-        },
-        Expr::List(items) => {
-            let mut values = Vec::with_capacity(items.len());
-            for item in items {
-                values.push(Box::pin(value(item, plan, tasks)).await?);
-            }
-            Plain::List(values)
-        }
-        Expr::Map(items) => {
-            let mut members = Vec::with_capacity(items.len());
-            for (key, item) in items {
-                members.push((key.clone(), Box::pin(value(item, plan, tasks)).await?));
-            }
-            Plain::Map(members)
-        }
-        Expr::Element(_) | Expr::Each(_) => Value::Null.into(), // only in mapped tasks
-    })
 }
 
 /// A command writes text or bytes, which are plain.

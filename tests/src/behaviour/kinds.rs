@@ -1,8 +1,9 @@
 //! The three kinds of task, and values on their way between them.
 
 use remuda_core::{
+    engine::{Form, Shown},
     task::{Failure, TaskError},
-    value::Value,
+    value::{Value, decode},
 };
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ cases! {
     python_exceptions_come_back [Python]
     python_objects_stay_python_objects [Python]
     python_objects_have_no_plain_form [Python]
+    results_are_shown [Python]
+    tables_are_shown_as_arrow [Python, Tables]
     a_missing_python_module_is_named [Python]
     commands [Commands]
     commands_read_results [Commands]
@@ -110,6 +113,50 @@ async fn python_objects_have_no_plain_form(subject: &Subject) -> Verdict {
     assert!(error.contains("Pattern"), "its type is named: {error}");
     let error = run.session().gather(&[pattern]).await.expect_err("it is no plain value").to_string();
     assert!(error.contains("Pattern"), "its type is named: {error}");
+    run.close().await?;
+    cluster.close().await?;
+    Ok(())
+}
+
+async fn results_are_shown(subject: &Subject) -> Verdict {
+    let cluster = subject.cluster(1).await?;
+    let mut run = Run::open(&cluster).await?;
+    let (plain, pattern) = (run.submit(rust("add", &[1.into(), 2.into()])), run.submit(python("re:compile", &["a+".into()])));
+    let any = [Form::Plain, Form::Arrow, Form::Text];
+    match run.session().show(plain, &any).await? {
+        Shown::Plain(bytes) => assert_eq!(decode::<i64>(&bytes)?, 3),
+        other => panic!("it is plain, and shown as {other:?}"),
+    }
+    match run.session().show(pattern, &any).await? {
+        Shown::Text { text, type_name } => assert_eq!((&*text, &*type_name), ("re.compile('a+')", "re.Pattern")),
+        other => panic!("it is neither plain nor a table, and shown as {other:?}"),
+    }
+    let error = run.session().show(pattern, &[Form::Arrow]).await.expect_err("it is no table").to_string();
+    assert!(error.contains("Pattern"), "its type is named: {error}");
+    run.session().show(plain, &[Form::Arrow]).await.expect_err("it is no table");
+    let failing = run.submit(python("operator:truediv", &[1.into(), 0.into()]));
+    let error = run.session().show(failing, &any).await.expect_err("it has no result");
+    assert!(matches!(error, TaskError::Failed(_)), "the task's own error is told: {error:?}");
+    run.close().await?;
+    cluster.close().await?;
+    Ok(())
+}
+
+async fn tables_are_shown_as_arrow(subject: &Subject) -> Verdict {
+    let cluster = subject.cluster(1).await?;
+    let mut run = Run::open(&cluster).await?;
+    let frame = run.submit(python("pandas:DataFrame", &[serde_json::json!({"a": [1, 2], "b": ["x", "y"]}).into()]));
+    match run.session().show(frame, &[Form::Plain, Form::Arrow, Form::Text]).await? {
+        Shown::Arrow { bytes, type_name } => {
+            assert!(type_name.starts_with("pandas.") && type_name.ends_with(".DataFrame"), "{type_name}");
+            assert_eq!(bytes[..4], [0xFF; 4], "an Arrow IPC stream begins with its continuation marker");
+        }
+        other => panic!("it is a table, and shown as {other:?}"),
+    }
+    match run.session().show(frame, &[Form::Text]).await? {
+        Shown::Text { text, .. } => assert!(text.contains('x') && text.contains('2'), "{text}"),
+        other => panic!("text was asked for, not {other:?}"),
+    }
     run.close().await?;
     cluster.close().await?;
     Ok(())

@@ -53,10 +53,14 @@ pub enum Ability {
     Scale,
     /// Workers carry abstract resources.
     Resources,
-    /// Slots of one worker can be counted: `threads_per_worker`, and `slots` of a task.
+    /// Slots of one worker can be counted: `threads_per_worker`, and `slots: 0` of a task.
     Slots,
+    /// A task takes several slots of one worker.
+    WideTasks,
     /// Python tasks.
     Python,
+    /// Python tasks with pandas and pyarrow.
+    Tables,
     /// Commands.
     Commands,
 }
@@ -70,7 +74,9 @@ impl fmt::Display for Ability {
             Self::Scale => "scale",
             Self::Resources => "resources",
             Self::Slots => "slots",
+            Self::WideTasks => "wide-tasks",
             Self::Python => "python3",
+            Self::Tables => "tables",
             Self::Commands => "commands",
         })
     }

@@ -17,7 +17,7 @@ cases! {
     resources_respected [Resources, Slots]
     resources_come_back [Resources]
     tasks_that_wait_take_no_slot [Slots]
-    wide_tasks_take_several_slots [Slots]
+    wide_tasks_take_several_slots [Slots, WideTasks]
     work_is_conserved [Resources, Slots]
     only_on_named_workers []
     unsatisfiable_reports_reason []

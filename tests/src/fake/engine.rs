@@ -85,6 +85,10 @@ struct State {
     listeners: Vec<mpsc::UnboundedSender<WorkerChange>>,
     opened: u64,
     submitted: u64,
+    /// Results stay here until they are gathered.
+    keeps: bool,
+    /// How many keys each gather asked for.
+    gathers: Vec<usize>,
     defects: BTreeSet<Defect>,
 }
 
@@ -124,6 +128,17 @@ impl FakeEngine {
     /// Makes it wrong.
     pub fn break_by(&self, defect: Defect) {
         self.state().defects.insert(defect);
+    }
+
+    /// Keeps results, as Dask does: the driver hears that there is one, and gathers it.
+    pub fn keep_results(&self) {
+        self.state().keeps = true;
+    }
+
+    /// How many keys each gather so far asked for.
+    #[must_use]
+    pub fn gathers(&self) -> Vec<usize> {
+        self.state().gathers.clone()
     }
 
     /// A worker joins.
@@ -248,6 +263,7 @@ impl State {
         let state = match &place {
             Place::Waiting { reason } => TaskState::Pending { reason: reason.clone() },
             Place::On { worker, .. } => TaskState::Running { worker: worker.clone(), attempt: self.tasks[&id].attempt },
+            Place::End(Ok(_)) if self.keeps => TaskState::Done(Value::There),
             Place::End(Ok(value)) => TaskState::Done(value.clone()),
             Place::End(Err(error)) => TaskState::Ended(error.clone()),
         };
@@ -533,6 +549,7 @@ impl Session for FakeSession {
 
     async fn gather(&self, keys: &[Key]) -> std::result::Result<Vec<Value>, TaskError> {
         let ids: Vec<Id> = keys.iter().map(|key| (self.id, *key)).collect();
+        self.engine.state().gathers.push(ids.len());
         self.engine.when(|state| ids.iter().all(|id| state.tasks.get(id).is_none_or(Task::is_final))).await;
         let state = self.engine.state();
         ids.iter()

@@ -30,9 +30,14 @@ pub(crate) fn subject(name: &str, processes: bool) -> Subject {
         ClusterOptions { limits: Limits { backoff: (second / 100, second), ..Limits::default() }, ..ClusterOptions::default() }
     })
     .with_census(census::processes)
-    .with([Ability::Scale, Ability::Resources, Ability::Slots, Ability::Commands]);
-    match Command::new("python3").arg("--version").output() {
+    .with([Ability::Scale, Ability::Resources, Ability::Slots, Ability::WideTasks, Ability::Commands]);
+    let python = |args: &[&str]| Command::new("python3").args(args).output();
+    let subject = match python(&["--version"]) {
         Ok(_) => subject.with([Ability::Python]),
         Err(error) => subject.without(Ability::Python, format!("python3: {error}")),
+    };
+    match python(&["-c", "import pandas, pyarrow"]) {
+        Ok(output) if output.status.success() => subject.with([Ability::Tables]),
+        _ => subject.without(Ability::Tables, "python3 has no pandas or no pyarrow"),
     }
 }
