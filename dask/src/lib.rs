@@ -32,6 +32,7 @@ mod identity;
 pub mod launch;
 pub mod protocol;
 mod rpc;
+pub mod security;
 mod stream;
 mod tls;
 

@@ -45,8 +45,8 @@ pub(crate) fn check(security: &Security, names: &Names<'_>) -> Result<ClientConf
     let roots = anchors.as_deref().and_then(|anchors| noted(roots(anchors, names.ca), &mut mistakes));
     let cert = noted(certificates(&security.cert, names.cert), &mut mistakes);
     // An empty one means that the certificate's text holds both.
-    let key = if security.key.trim().is_empty() { &security.cert } else { &security.key };
-    let key = noted(private_key(key, names.key), &mut mistakes);
+    let key = Some(&security.key).filter(|key| !key.trim().is_empty()).ok_or(&security.cert);
+    let key = noted(private_key(key, names), &mut mistakes);
     if let Some(cert) = &cert
         && noted(usable(cert, roots.as_ref(), names.cert), &mut mistakes).is_some()
         && let Some(key) = &key
@@ -92,8 +92,10 @@ fn certificates(text: &str, name: &str) -> Result<Vec<CertificateDer<'static>>> 
     }
 }
 
-fn private_key(text: &str, name: &str) -> Result<PrivateKeyDer<'static>> {
-    let wrong = |problem: &str, hint: &str| Err(mistake(name, problem, hint));
+/// `given`: the key's own text, or that of the certificate.
+fn private_key(given: Result<&String, &String>, names: &Names<'_>) -> Result<PrivateKeyDer<'static>> {
+    let (Ok(text) | Err(text)) = given;
+    let wrong = |problem: &str, hint: &str| Err(mistake(names.key, problem, hint));
     let looks = format!("a key begins with `{KEY}`, or has `EC` or `RSA` before `PRIVATE`");
     if text.contains("ENCRYPTED PRIVATE KEY-----") || text.contains("Proc-Type: 4,ENCRYPTED") {
         return wrong("the key is encrypted with a passphrase", "decrypt it: `openssl pkey -in FILE -out PLAIN`");
@@ -101,6 +103,7 @@ fn private_key(text: &str, name: &str) -> Result<PrivateKeyDer<'static>> {
     match PrivateKeyDer::from_pem_slice(text.as_bytes()) {
         Ok(key) => Ok(key),
         Err(_) if text.contains("PRIVATE KEY-----") => wrong("the PEM text is damaged", DAMAGED),
+        Err(_) if given.is_err() => wrong(&format!("is required: there is no key in `{}`", names.cert), &looks),
         Err(_) if text.contains(CERTIFICATE) => wrong("this is a certificate, not a key", &looks),
         Err(_) => wrong("no PEM key in it", &looks),
     }
