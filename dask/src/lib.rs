@@ -33,6 +33,7 @@ pub mod launch;
 pub mod protocol;
 mod rpc;
 pub mod security;
+pub mod shim;
 mod stream;
 mod tls;
 

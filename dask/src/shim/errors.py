@@ -1,9 +1,8 @@
 # Remuda's part in a Dask cluster: one source for schedulers and workers. Python 3.8 and later; distributed 2023.5 to 2026.8.
 import asyncio
-import collections
 import contextvars
 import difflib
-import importlib
+import importlib.util
 import inspect
 import itertools
 import json
@@ -79,7 +78,7 @@ class TaskFailed(Exception):
 
 
 def timeout_text(seconds):
-    return "took longer than its timeout of " + duration_text(seconds)
+    return "it did not end within its timeout of " + duration_text(seconds)
 
 
 def duration_text(seconds):

@@ -1,0 +1,477 @@
+# ---- The scheduler: operations, events of tasks and workers, leases.
+
+CORE = "_remuda_" + HASH
+OWNER_CHECK = 0.2
+
+
+def text_of(amount):
+    return str(int(amount)) if float(amount).is_integer() else str(amount)
+
+
+class Core:
+    """One per scheduler, whatever number of times the plugin is registered."""
+
+    def __init__(self, scheduler):
+        self.scheduler = scheduler
+        self.loop = asyncio.get_running_loop()
+        self.submitter = Submitter(scheduler)
+        self.records, self.sessions, self.watches = {}, {}, set()
+        self.failed_with = None
+        self.renamed = {}
+        for name in ("hello", "stream", "watch", "fetch", "prepare", "load"):
+            scheduler.handlers[OP + name] = getattr(self, name)
+        scheduler.stream_handlers[OP + "note"] = self.note
+        shims = getattr(scheduler, "_remuda_shims", None)
+        if shims is None:
+            shims = scheduler._remuda_shims = []
+            # Of the first version that comes; all have the same.
+            scheduler.handlers["remuda_shims"] = shims_there(shims)
+        shims.append({"hash": HASH, "protocol": PROTOCOL, "version": VERSION})
+        self.keeping = asyncio.ensure_future(self.keep())
+
+    # Operations.
+
+    async def hello(self):
+        scheduler = self.scheduler
+        return {
+            "protocol": PROTOCOL, "hash": HASH, "distributed": distributed.__version__, "python": list(sys.version_info[:3]),
+            "id": scheduler.id, "address": scheduler.address, "workers": len(scheduler.workers), "dashboard": dashboard(scheduler),
+        }
+
+    async def stream(self, comm, session=None, name="", lease=30, resume=False, seen=0):
+        try:
+            known = self.sessions.get(session)
+            if known is None and resume:
+                await comm.write({"t": "unknown"})
+                await comm.close()
+                return Status.dont_reply
+            resumed = known is not None
+            if known is None:
+                known = self.sessions[session] = Session(self, session, name, lease)
+            await known.attach(comm, resumed, seen)
+        except OSError:
+            pass
+        except Exception:
+            log.exception("a session's connection failed")
+            comm.abort()
+        return Status.dont_reply
+
+    async def watch(self, comm, owner=False, lease=30):
+        watch = Watch(self, comm, owner, lease)
+        self.watches.add(watch)
+        try:
+            await watch.serve()
+        except OSError:
+            pass
+        except Exception:
+            log.exception("a watch failed")
+        finally:
+            self.watches.discard(watch)
+            self.owner_seen()
+            comm.abort()
+        return Status.dont_reply
+
+    async def fetch(self, worker, keys, inline=False):
+        """For workers that the driver does not reach. Everything is inline: nothing of it is kept here."""
+        answer = await getattr(self.scheduler.rpc(worker), OP + "fetch")(keys=keys, inline=True)
+        if not isinstance(answer, dict):
+            raise ValueError("worker %s has no shim" % worker)
+        return answer
+
+    async def prepare(self, modules=(), paths=(), host=None, workers=None):
+        async def ask(state):
+            lacking = {"python": [], "missing": [], "tasks": None}
+            try:
+                asked = getattr(self.scheduler.rpc(state.address), OP + "prepare")(modules=modules, paths=paths, host=host)
+                answer = await asyncio.wait_for(asked, 60)
+            except Exception as e:
+                return dict(lacking, error="it does not answer: %s: %s" % (type(e).__name__, e))
+            if not isinstance(answer, dict):
+                return dict(lacking, error="the shim is not there: `register_worker_plugin` may be blocked; preload it")
+            return answer
+
+        states = [ws for ws in self.scheduler.workers.values() if workers is None or str(ws.name) in workers]
+        answers = await asyncio.gather(*map(ask, states))
+        return {str(ws.name): answer for ws, answer in zip(states, answers)}
+
+    async def load(self):
+        return self.counts()
+
+    def counts(self):
+        scheduler, totals, prefixes = self.scheduler, {}, {}
+        for name, prefix in scheduler.task_prefixes.items():
+            counts = {state: n for state, n in prefix.states.items() if n and state != "forgotten"}
+            if counts:
+                average = prefix.duration_average
+                counts["duration"] = average if average >= 0 else None
+                prefixes[name] = counts
+                for state in ("queued", "no-worker", "processing", "waiting", "memory", "erred"):
+                    totals[state] = totals.get(state, 0) + counts.get(state, 0)
+        totals["threads"] = sum(ws.nthreads for ws in scheduler.workers.values())
+        totals["workers"] = len(scheduler.workers)
+        totals["prefixes"] = prefixes
+        return totals
+
+    # Tasks. These hooks run for every task of everybody.
+
+    def transition(self, key, start, finish, *args, **kwargs):
+        record = self.records.get(key)
+        if record is None:
+            if start == "processing" and finish != "memory":
+                self.failed_with = kwargs.get("stimulus_id")
+            return
+        try:
+            self.changed(record, key, start, finish, kwargs)
+        except Exception:
+            log.exception("an event of %s was not told", key)
+
+    def changed(self, record, key, start, finish, kwargs):
+        if finish == "processing":
+            record.worker = self.scheduler.tasks[key].processing_on.address
+            if record.told is not None:
+                record.told = None
+                record.session.tell(["pending", record.number, None])
+        elif finish == "memory":
+            self.done(record, key, start, kwargs)
+        elif start == "processing" and finish in ("released", "waiting"):
+            self.failed_with = kwargs.get("stimulus_id")
+            self.again(record, key)
+        elif finish == "erred":
+            self.failed_with = kwargs.get("stimulus_id")
+            self.erred(record, key, start, kwargs)
+        elif finish == "no-worker":
+            record.told = self.reason(key)
+            record.session.tell(["pending", record.number, record.told])
+        elif start == "memory" and finish in ("released", "waiting"):
+            record.attempt += 1
+            self.annotate(key, record)
+            record.session.tell(["lost", record.number])
+        elif finish == "forgotten":
+            if record.session.forget(record.number):
+                record.session.tell(["gone", record.number])
+
+    def worker_name(self, address):
+        state = self.scheduler.workers.get(address)
+        return str(state.name) if state is not None else self.renamed.get(address, address or "")
+
+    def done(self, record, key, start, kwargs):
+        task = self.scheduler.tasks[key]
+        address = kwargs.get("worker")
+        if address is None:
+            address = next((ws.address for ws in task.who_has or ()), "")
+        seconds = 0.0
+        for span in kwargs.get("startstops") or ():
+            if span["action"] == "compute":
+                seconds += span["stop"] - span["start"]
+        note, record.note = record.note, None
+        elements = note.get("elements") if note and note.get("attempt") == record.attempt else None
+        record.session.tell(["done", record.number, self.worker_name(address), address, task.nbytes, record.attempt, seconds, elements])
+
+    def again(self, record, key):
+        note, record.note = record.note, None
+        told = note.get("failure") if note and note.get("attempt") == record.attempt else None
+        record.session.tell(["again", record.number, self.worker_name(record.worker), record.attempt, told])
+        record.attempt += 1
+        record.worker = None
+        self.annotate(key, record)
+
+    def annotate(self, key, record):
+        task = self.scheduler.tasks.get(key)
+        if task is not None:
+            # Not the same map for all tasks of a definition.
+            task.annotations = dict(task.annotations or {}, remuda_attempt=record.attempt)
+
+    def erred(self, record, key, start, kwargs):
+        task = self.scheduler.tasks[key]
+        blame = task.exception_blame
+        if blame is not None and blame.key != key:
+            return
+        number, note = record.number, record.note or {}
+        record.note = None
+        address = kwargs.get("worker") or record.worker
+        name = self.worker_name(address) if address else ""
+        tell = record.session.tell
+        if note.get("attempt", record.attempt) != record.attempt:
+            note = {}
+        if "failure" in note:
+            tell(["failed", number, name, record.attempt, note["failure"]])
+        elif "refused" in note:
+            tell(["refused", number, *note["refused"]])
+        elif "crashed" in note:
+            tell(["crashed", number, name, *note["crashed"]])
+        elif task.suspicious > self.scheduler.allowed_failures and kwargs.get("worker") is None:
+            last = getattr(pickled(kwargs.get("exception")), "last_worker", None)
+            name = str(getattr(last, "name", None) or name)
+            tell(["crashed", number, name, task.suspicious - record.base, "the worker was lost while it had this task"])
+        elif start == "no-worker":
+            tell(["refused", number, "unschedulable", record.told or "no worker could run it in time", None])
+        else:
+            text = kwargs.get("exception_text") or task.exception_text or "it failed without a text"
+            tell(["failed", number, name, record.attempt, failure(text, traceback=kwargs.get("traceback_text") or None)])
+
+    def note(self, worker=None, key=None, started=None, **kwargs):
+        """From a worker. An exception in here would cut it off."""
+        try:
+            if started is not None:
+                name = self.worker_name(worker)
+                for each, attempt in started:
+                    record = self.records.get(each)
+                    if record is not None and record.attempt == attempt:
+                        record.worker = worker
+                        record.session.tell(["started", record.number, name, attempt])
+                return
+            record = self.records.get(key)
+            if record is not None:
+                record.note, record.worker = kwargs, worker
+        except Exception:
+            log.exception("a note of a worker was not understood")
+
+    # Where tasks may run.
+
+    def resolved(self, names):
+        """As Dask's annotation: addresses where known, so that a number is found by its text, too."""
+        found = {}
+        for state in self.scheduler.workers.values():
+            found[str(state.name)] = state.address
+        return [found.get(name, name) for name in names]
+
+    def reason(self, key):
+        task, workers = self.scheduler.tasks.get(key), list(self.scheduler.workers.values())
+        record = self.records.get(key)
+        if not workers:
+            return "the cluster has no workers"
+        if task is None or record is None:
+            return None
+        wanted = record.definition.workers
+        if wanted and not record.definition.loose:
+            named = [ws for ws in workers if {str(ws.name), ws.address, ws.host} & set(wanted)]
+            if not named:
+                names = sorted(str(ws.name) for ws in workers)
+                asked = " or ".join("`%s`" % name for name in wanted)
+                near = difflib.get_close_matches(wanted[0], names, 1)
+                more = " and %d more" % (len(names) - 8) if len(names) > 8 else ""
+                hint = "; did you mean `%s`?" % near[0] if near else ""
+                return "no worker is called %s; there are %s%s%s" % (asked, ", ".join(names[:8]), more, hint)
+            workers = named
+        for name, need in (task.resource_restrictions or {}).items():
+            most = max((ws.resources[name] for ws in workers if name in ws.resources), default=None)
+            if most is None:
+                near = difflib.get_close_matches(name, sorted({r for ws in workers for r in ws.resources}), 1)
+                hint = "; did you mean `%s`?" % near[0] if near else ""
+                return "no worker offers %s=%s; none offers any %s%s" % (name, text_of(need), name, hint)
+            if most < need:
+                return "no worker offers %s=%s; the most any offers is %s=%s" % (name, text_of(need), name, text_of(most))
+        if task.resource_restrictions:
+            needs = ", ".join("%s=%s" % (name, text_of(need)) for name, need in task.resource_restrictions.items())
+            return "no single worker offers all of %s" % needs
+        return "no worker is running: all are paused or closing"
+
+    # Workers.
+
+    def add_worker(self, scheduler=None, worker=None, **kwargs):
+        try:
+            state = self.scheduler.workers.get(worker)
+            if state is None:
+                return
+            self.renamed[worker] = str(state.name)
+            for watch in self.watches:
+                watch.tell(joined(state))
+            self.reconsider(state)
+        except Exception:
+            log.exception("a new worker was not told")
+
+    def reconsider(self, state):
+        """Dask takes the name of a worker that is not there for that of a host: now it is there."""
+        names = {str(state.name)}
+        for task in list(self.scheduler.unrunnable):
+            record = self.records.get(task.key)
+            if record is not None and names & set(record.definition.workers):
+                task.worker_restrictions = set(task.worker_restrictions or ()) | {state.address}
+
+    def remove_worker(self, scheduler=None, worker=None, stimulus_id=None, **kwargs):
+        try:
+            name = self.renamed.get(worker, worker)
+            cause = self.failed_with or ""
+            busy = bool(cause) and (cause == stimulus_id or (stimulus_id is None and "worker" in cause))
+            self.failed_with = None
+            why = stimulus_id or cause
+            if "ttl" in why:
+                reason = "no sign of life for too long"
+            elif "retire" in why:
+                reason = "retired"
+            else:
+                reason = "it closed, or its connection was lost"
+            for watch in self.watches:
+                watch.tell(["left", name, reason, busy])
+            if len(self.renamed) > 10000:
+                self.renamed = {ws.address: str(ws.name) for ws in self.scheduler.workers.values()}
+        except Exception:
+            log.exception("a lost worker was not told")
+
+    # Leases.
+
+    def owner_seen(self):
+        self.owned = time.monotonic()
+
+    async def keep(self):
+        """Ends sessions and the scheduler itself, when nobody has renewed their leases."""
+        lease, grace = number_of("REMUDA_LEASE"), number_of("REMUDA_LEASE_GRACE")
+        self.owned, self.had_owner, last = time.monotonic(), False, time.monotonic()
+        while True:
+            await asyncio.sleep(OWNER_CHECK)
+            try:
+                now = time.monotonic()
+                late, last = now - last - OWNER_CHECK, now
+                if late > 1:
+                    # The loop stood still, and nobody could be heard.
+                    self.owned += late
+                    for session in self.sessions.values():
+                        session.deadline += late
+                for session in list(self.sessions.values()):
+                    if now >= session.deadline:
+                        log.warning("the lease of session %s (%s) is over: releasing its tasks", session.ident, session.name)
+                        comm = session.comm
+                        await session.end()
+                        if comm is not None:
+                            comm.abort()
+                for watch in list(self.watches):
+                    if now >= watch.deadline:
+                        watch.comm.abort()
+                    elif watch.owner:
+                        self.had_owner, self.owned = True, now
+                limit = lease if self.had_owner or grace is None else grace
+                if lease is not None and now - self.owned >= limit:
+                    log.warning("no driver for %s s: closing, as REMUDA_LEASE says", text_of(limit))
+                    asyncio.ensure_future(self.scheduler.close(reason="the lease of its driver is over")
+                                          if "reason" in inspect.signature(self.scheduler.close).parameters else self.scheduler.close())
+                    return
+            except Exception:
+                log.exception("leases were not checked")
+
+
+def number_of(name):
+    try:
+        return float(os.environ[name])
+    except (KeyError, ValueError):
+        return None
+
+
+def shims_there(shims):
+    async def remuda_shims():
+        return shims
+
+    return remuda_shims
+
+
+def joined(state):
+    return ["joined", str(state.name), state.host, state.address, state.nthreads, dict(state.resources)]
+
+
+def pickled(exception):
+    # Made by the scheduler itself, for a worker that was lost.
+    try:
+        return pickle.loads(exception) if isinstance(exception, bytes) else None
+    except Exception:
+        return None
+
+
+def dashboard(scheduler):
+    port = (getattr(scheduler, "services", None) or {}).get("dashboard")
+    port = getattr(port, "port", port)
+    if not port:
+        return None
+    host = scheduler.address.split("://", 1)[-1].rsplit(":", 1)[0]
+    try:
+        from distributed.utils import format_dashboard_link
+
+        return format_dashboard_link(host, port)
+    except Exception:
+        return "http://%s:%s/status" % (host, port)
+
+
+class Watch:
+    """A connection of somebody who keeps the workers."""
+
+    def __init__(self, core, comm, owner, lease):
+        self.core, self.comm, self.owner = core, comm, bool(owner)
+        self.lease = max(float(lease or 30), 0.1)
+        self.deadline = time.monotonic() + self.lease
+        self.events, self.wake = [joined(ws) for ws in core.scheduler.workers.values()], asyncio.Event()
+        self.wake.set()
+
+    def tell(self, event):
+        self.events.append(event)
+        self.wake.set()
+
+    async def serve(self):
+        writing = asyncio.ensure_future(self.write())
+        try:
+            while True:
+                await self.comm.read()
+                self.deadline = time.monotonic() + self.lease
+        finally:
+            writing.cancel()
+
+    async def write(self):
+        told = None
+        try:
+            while True:
+                try:
+                    await asyncio.wait_for(self.wake.wait(), 1)
+                except asyncio.TimeoutError:
+                    pass
+                self.wake.clear()
+                events, self.events = self.events, []
+                load = self.core.counts()
+                if load != told:
+                    told = load
+                    events.append(["load", load])
+                if events:
+                    await self.comm.write({"events": events})
+        except OSError:
+            pass
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("a watch failed")
+            self.comm.abort()
+
+
+class SchedulerShim(SchedulerPlugin):
+    name = NAME
+    idempotent = True
+
+    async def start(self, scheduler):
+        self.begin(scheduler)
+
+    def begin(self, scheduler):
+        core = getattr(scheduler, CORE, None)
+        if core is None:
+            core = Core(scheduler)
+            setattr(scheduler, CORE, core)
+        self.core = core
+        # Without a step between: these are called for every task there is.
+        self.transition, self.add_worker, self.remove_worker = core.transition, core.add_worker, core.remove_worker
+
+
+class Sent:
+    """Pickled, it is the worker's plugin, also where the module is not there yet."""
+
+    def __reduce__(self):
+        text = "(exec(B, {'H': H, 'V': V, 'S': S, 'B': B}), __import__('sys').modules['_remuda_' + H].WorkerShim())[1]"
+        return eval, (text, {"B": BOOT, "H": HASH, "V": VERSION, "S": SOURCE})
+
+
+async def dask_setup(server):
+    """When preloaded, by a scheduler or a worker."""
+    if hasattr(server, "update_graph"):
+        plugin = SchedulerShim()
+        plugin.begin(server)
+        server.add_plugin(plugin, name=NAME)
+        if NAME not in server.worker_plugins:
+            arguments = {"comm": None, "plugin": pickle.dumps(Sent()), "name": NAME}
+            if "idempotent" in inspect.signature(server.register_worker_plugin).parameters:
+                arguments["idempotent"] = True
+            await server.register_worker_plugin(**arguments)
+    elif hasattr(server, "plugin_add"):
+        await server.plugin_add(WorkerShim(), name=NAME)

@@ -1,0 +1,246 @@
+# ---- Sessions: one per run. Its keys are wanted by a client that exists only in the scheduler, so a cut connection loses nothing.
+
+BATCH = 0.002
+TURN = 500
+NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_.]")
+
+
+class Record:
+    """A task of a session."""
+
+    __slots__ = ("session", "number", "definition", "attempt", "note", "base", "worker", "told")
+
+    def __init__(self, session, number, definition, base):
+        self.session, self.number, self.definition, self.attempt = session, number, definition, 0
+        self.note, self.base, self.worker, self.told = None, base, None, None
+
+
+class Definition:
+    """What many tasks have in common."""
+
+    __slots__ = ("name", "data", "annotations", "allowed", "workers", "loose")
+
+    def __init__(self, told):
+        self.name = NOT_IN_NAME.sub("_", told.get("name") or "task").lstrip("_.") or "task"
+        sent = {name: told.get(name) for name in ("kind", "function", "signature", "target", "timeout", "allowed")}
+        sent["name"] = self.name
+        sent["path"] = list(told.get("path") or ())
+        sent["slots"] = 1 if told.get("slots") is None else told["slots"]
+        sent["batch"] = bool(told.get("batch"))
+        # A batch tries its elements again by itself.
+        sent["retries"] = (told.get("retries") or 0) if sent["batch"] else 0
+        self.data = pack(sent)
+        self.allowed = told.get("allowed")
+        self.workers, self.loose = [str(w) for w in told.get("workers") or ()], bool(told.get("loose"))
+        self.annotations = {}
+        if told.get("priority"):
+            self.annotations["priority"] = told["priority"]
+        if told.get("retries") and not sent["batch"]:
+            self.annotations["retries"] = told["retries"]
+        if told.get("resources"):
+            self.annotations["resources"] = dict(told["resources"])
+
+
+class Session:
+    def __init__(self, core, ident, name, lease):
+        self.core, self.ident, self.name = core, ident, name
+        self.client = "remuda-" + ident
+        self.lease = max(float(lease or 30), 0.1)
+        self.deadline = time.monotonic() + self.lease
+        self.definitions, self.keys = {}, {}
+        self.received, self.sequence, self.order = 0, 0, 0
+        self.events, self.unseen, self.sent = [], [], 0
+        self.flushing, self.acknowledge = False, False
+        self.comm, self.wake, self.closed = None, asyncio.Event(), False
+
+    # Events.
+
+    def tell(self, event):
+        self.events.append(event)
+        self.flush_soon()
+
+    def flush_soon(self):
+        if not self.flushing:
+            self.flushing = True
+            self.core.loop.call_later(BATCH, self.flush)
+
+    def flush(self):
+        self.flushing = False
+        while self.events:
+            # A message of bounded size.
+            part, self.events = self.events[:5000], self.events[5000:]
+            self.sequence += 1
+            self.unseen.append((self.sequence, part))
+        self.wake.set()
+
+    def seen(self, sequence):
+        self.unseen = [batch for batch in self.unseen if batch[0] > sequence]
+
+    def renew(self):
+        self.deadline = time.monotonic() + self.lease
+
+    # The connection.
+
+    async def attach(self, comm, resumed, seen):
+        old, self.comm = self.comm, comm
+        if old is not None:
+            old.abort()
+        self.renew()
+        self.seen(seen)
+        self.sent = seen
+        await comm.write({"t": "attached", "resumed": resumed, "received": self.received})
+        writing = asyncio.ensure_future(self.write(comm))
+        try:
+            while True:
+                message = await comm.read()
+                if self.comm is not comm:
+                    break
+                await self.take(message)
+                if self.closed:
+                    await comm.write({"t": "closed"})
+                    break
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            writing.cancel()
+            if self.comm is comm:
+                self.comm = None
+                self.renew()
+            comm.abort() if not self.closed else await comm.close()
+
+    async def write(self, comm):
+        try:
+            while True:
+                due = [batch for batch in self.unseen if batch[0] > self.sent]
+                if not due and not self.acknowledge:
+                    self.wake.clear()
+                    await self.wake.wait()
+                    continue
+                self.acknowledge = False
+                for sequence, events in due or [(self.sequence, [])]:
+                    self.sent = max(self.sent, sequence)
+                    await comm.write({"e": sequence, "r": self.received, "events": events})
+        except OSError:
+            # The reader notices, too.
+            pass
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("events of a session could not be written")
+            comm.abort()
+
+    async def take(self, message):
+        self.renew()
+        kind, number = message.get("t"), message.get("n")
+        if "seen" in message:
+            self.seen(message["seen"])
+        if kind == "alive" or number is None or number <= self.received:
+            return
+        if kind == "submit":
+            await self.submit(message)
+        elif kind == "release":
+            await self.release(message["keys"])
+        elif kind == "close":
+            self.received = number
+            await self.end()
+            return
+        self.received = number
+        self.acknowledge = True
+        self.flush_soon()
+
+    # Tasks.
+
+    async def submit(self, message):
+        for ident, told in message.get("defs", ()):
+            self.definitions[ident] = Definition(told)
+        numbers = [task[0] for task in message["tasks"]]
+        try:
+            await self.enter(message["tasks"])
+        except Exception as e:
+            refused = (e.kind, e.message, e.hint) if isinstance(e, Refused) else ("unexpected", "the scheduler did not take it: %s: %s" % (type(e).__name__, e), None)
+            if not isinstance(e, Refused):
+                log.exception("a submission failed")
+            for number in numbers:
+                if self.forget(number):
+                    self.tell(["refused", number, *refused])
+
+    async def enter(self, tasks):
+        core, scheduler = self.core, self.core.scheduler
+        groups, priorities, limit = {}, {}, scheduler.allowed_failures
+        for number, ident, args, deps in tasks:
+            definition = self.definitions[ident]
+            key = "%s-%s-%x" % (definition.name, self.ident, number)
+            wanted = []
+            if deps:
+                wanted = [self.keys.get(dep) for dep in deps[::4]]
+                if None in wanted:
+                    self.tell(["refused", number, "unexpected", "it needs a task that is not there any more", None])
+                    continue
+            base = 0 if definition.allowed is None else limit - definition.allowed
+            self.keys[number] = key
+            core.records[key] = Record(self, number, definition, base)
+            group = groups.get(ident)
+            if group is None:
+                annotations = dict(definition.annotations)
+                if definition.workers:
+                    annotations["workers"] = core.resolved(definition.workers)
+                    annotations["allow_other_workers"] = definition.loose
+                group = groups[ident] = (annotations, {})
+            group[1][key] = core.submitter.task(key, Run(definition.data, args, deps), wanted)
+            priorities[key] = self.order
+            self.order += 1
+        if not priorities:
+            return
+        await core.submitter.submit(self.client, list(groups.values()), priorities)
+        known = scheduler.tasks
+        for key in priorities:
+            state = known.get(key)
+            record = core.records.get(key)
+            if record is None:
+                continue
+            if state is not None and state.run_spec is not None:
+                # Dask's limit is for the whole scheduler: counted from another beginning it is one for each task.
+                state.suspicious += record.base
+            elif self.forget(record.number):
+                self.tell(["refused", record.number, "unexpected", "the scheduler did not take it; its log says why", None])
+
+    def forget(self, number):
+        key = self.keys.pop(number, None)
+        if key is not None:
+            self.core.records.pop(key, None)
+        return key is not None
+
+    async def release(self, numbers):
+        for at in range(0, len(numbers), TURN):
+            keys = []
+            for number in numbers[at:at + TURN]:
+                key = self.keys.pop(number, None)
+                if key is not None:
+                    self.core.records.pop(key, None)
+                    keys.append(key)
+            self.let_go(keys)
+            await asyncio.sleep(0)
+
+    def let_go(self, keys):
+        scheduler = self.core.scheduler
+        keys = [key for key in keys if key in scheduler.tasks]
+        if keys and self.client in scheduler.clients:
+            try:
+                scheduler.client_releases_keys(keys=keys, client=self.client)
+            except Exception:
+                log.exception("keys of a session could not be released")
+
+    async def end(self):
+        """Everything is released, nothing remains."""
+        if self.closed:
+            return
+        self.closed = True
+        self.core.sessions.pop(self.ident, None)
+        await self.release(list(self.keys))
+        scheduler = self.core.scheduler
+        state = scheduler.clients.get(self.client)
+        if state is not None:
+            self.let_go([task.key for task in list(state.wants_what)])
+            scheduler.clients.pop(self.client, None)
+        if self.comm is None:
+            log.info("session %s of %s ended", self.ident, self.name)
