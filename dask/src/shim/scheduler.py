@@ -199,7 +199,7 @@ class Core:
             tell(["refused", number, *note["refused"]])
         elif "crashed" in note:
             tell(["crashed", number, name, *note["crashed"]])
-        elif task.suspicious > self.scheduler.allowed_failures and kwargs.get("worker") is None:
+        elif task.suspicious > self.scheduler.allowed_failures and isinstance(kwargs.get("exception"), bytes):
             last = getattr(pickled(kwargs.get("exception")), "last_worker", None)
             name = str(getattr(last, "name", None) or name)
             tell(["crashed", number, name, task.suspicious - record.base, "the worker was lost while it had this task"])
