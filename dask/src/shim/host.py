@@ -107,7 +107,11 @@ def host_access(worker):
 # ---- one task host
 
 class HostDied(Exception):
-    pass
+    """`begun`: it may have begun with what it was told last."""
+
+    def __init__(self, message, begun=True):
+        super().__init__(message)
+        self.begun = begun
 
 
 class HostTimeout(Exception):
@@ -120,7 +124,7 @@ open_hosts = weakref.WeakSet()
 class TaskHost:
     def __init__(self, command, build, access):
         self.command, self.build, self.task, self.garbled = command, build, "", False
-        self.ended = None
+        self.ended, self.used = None, False
         self.sending = threading.Lock()
         ours, theirs = socket.socketpair()
         output, write = os.pipe()
@@ -194,7 +198,7 @@ class TaskHost:
             except socket.timeout:
                 raise HostTimeout()
             except OSError as e:
-                raise HostDied(str(e))
+                raise HostDied(str(e), begun=False)
 
     def wait_for(self, deadline):
         if deadline is None:
@@ -227,6 +231,9 @@ class TaskHost:
                 at += got
         except socket.timeout:
             raise HostTimeout()
+        except ConnectionResetError as e:
+            # It ended with something in its socket that it had not read.
+            raise HostDied(str(e), begun=False)
         except OSError as e:
             raise HostDied(str(e))
         return data
@@ -363,6 +370,7 @@ class HostPool:
         raise newest
 
     def put_back(self, worker, host):
+        host.used = True
         with self.lock:
             self.busy.remove(host)
             self.idle.append(host)
@@ -466,8 +474,10 @@ def run_rust(worker, key, attempt, definition, args):
             host.task = key
             try:
                 kind, content = converse(call, host, call_frame(worker, key, attempt + deaths, definition, args), definition.get("timeout"))
-            except HostDied:
+            except HostDied as e:
                 cause = pool.drop(host)
+                if host.used and not e.begun and not call.cancelled:
+                    continue
             except Refused:
                 # What was too long to be sent has not been sent.
                 pool.put_back(worker, host)
