@@ -168,7 +168,8 @@ fn check_workers(answers: &Value) -> Result<()> {
     Ok(())
 }
 
-const PRELOAD: &str = "`remuda shim` prints a text that whoever runs the cluster passes to it: `dask scheduler --preload TEXT`, or a file with it";
+const PRELOAD: &str =
+    "`remuda shim` prints a text that whoever runs the cluster passes to it: `dask scheduler --preload TEXT`, or a file with it";
 
 /// A site that blocks injection is not got around; what others have preloaded is said.
 async fn refused(rpc: &mut Rpc, error: Error) -> Error {

@@ -77,8 +77,9 @@ fn say(file: &Path, text: &str) {
 /// Begun when the file is there; does not look whether it is cancelled.
 fn stubborn(_: TaskScope, args: &[u8]) -> Job {
     let (file,): (PathBuf,) = decode(args).unwrap();
-    let child = std::process::Command::new("sleep").arg("3600").spawn().unwrap();
+    let mut child = std::process::Command::new("sleep").arg("3600").spawn().unwrap();
     say(&file, &format!("{} {}", std::process::id(), child.id()));
+    let _ = child.wait();
     std::thread::sleep(Duration::from_secs(3600));
     ready(&())
 }
@@ -189,7 +190,7 @@ impl Worker {
         self.end(id).await
     }
 
-    async fn rust(&mut self, function: &str, args: &impl serde::Serialize) -> Json {
+    async fn rust(&mut self, function: &str, args: &(impl serde::Serialize + Sync)) -> Json {
         self.perform(rust(function, args)).await
     }
 
