@@ -36,6 +36,8 @@ pub mod security;
 pub mod shim;
 mod stream;
 mod tls;
+#[allow(dead_code)]
+mod session;
 
 pub use address::{Address, Scheme};
 pub use comm::{Comm, CommReader, CommWriter, ConnectOptions};

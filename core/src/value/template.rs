@@ -108,6 +108,12 @@ impl Template {
         self.holes.len()
     }
 
+    /// How many bytes it has without its inputs.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The arguments with every hole filled, in order.
     ///
     /// # Errors

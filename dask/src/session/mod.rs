@@ -1,0 +1,5 @@
+//! One run's side of a Dask scheduler.
+
+mod book;
+mod call;
+mod wire;

@@ -1,0 +1,334 @@
+//! What a session and the shim say to each other on the stream, as bytes and back. No I/O, no state.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use remuda_core::{
+    error::{Error, ErrorKind, Result},
+    task::{Annotations, Failure},
+};
+use rmp::encode as mp;
+use serde::Serialize;
+
+use crate::protocol::{
+    Value,
+    value::{get, map, text},
+};
+
+/// Bit of a dependency's mode: the result is a Python object there.
+pub(crate) const PYTHON: u8 = 1;
+/// Bit of a dependency's mode: it stands in its hole as `{"Ok": value}`.
+pub(crate) const WRAPPED: u8 = 2;
+
+/// What tasks have in common: told to the shim once per session and map.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Def {
+    pub(crate) kind: &'static str,
+    /// The prefix of the keys at Dask.
+    pub(crate) name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) function: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) signature: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) target: Option<Arc<str>>,
+    pub(crate) path: Arc<[String]>,
+    pub(crate) priority: i64,
+    pub(crate) retries: u32,
+    pub(crate) allowed: Option<u32>,
+    pub(crate) resources: BTreeMap<String, f64>,
+    pub(crate) workers: Vec<String>,
+    pub(crate) loose: bool,
+    /// Seconds.
+    pub(crate) timeout: Option<f64>,
+    pub(crate) slots: u32,
+    pub(crate) batch: bool,
+}
+
+impl Def {
+    /// The part that annotations decide.
+    pub(crate) fn annotated(kind: &'static str, name: &str, path: Arc<[String]>, annotations: &Annotations) -> Self {
+        Self {
+            kind,
+            name: key_name(name),
+            function: None,
+            signature: None,
+            target: None,
+            path,
+            priority: annotations.priority,
+            retries: annotations.retries,
+            allowed: annotations.allowed_failures,
+            resources: annotations.resources.clone(),
+            workers: annotations.workers.clone(),
+            loose: annotations.allow_other_workers,
+            timeout: annotations.timeout.map(|limit| limit.as_secs_f64()),
+            slots: annotations.slots,
+            batch: false,
+        }
+    }
+}
+
+/// Dask takes what stands before the first dash for the kind of task. As the shim does it.
+pub(crate) fn key_name(name: &str) -> String {
+    let kept: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | '.') { c } else { '_' }).collect();
+    let kept = kept.trim_start_matches(['_', '.']);
+    if kept.is_empty() { "task".to_owned() } else { kept.to_owned() }
+}
+
+/// The key at Dask.
+pub(crate) fn dask_key(name: &str, session: &str, unit: u64) -> String {
+    format!("{name}-{session}-{unit:x}")
+}
+
+/// One task as it goes to the shim.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub(crate) unit: u64,
+    pub(crate) def: u32,
+    pub(crate) args: Vec<u8>,
+    pub(crate) deps: Vec<Dep>,
+}
+
+/// One dependency of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dep {
+    pub(crate) unit: u64,
+    /// -1: the whole result.
+    pub(crate) element: i64,
+    pub(crate) mode: u8,
+    /// -1: order only.
+    pub(crate) hole: i64,
+}
+
+/// To the shim, kept until it is acknowledged.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Submit { defs: Vec<(u32, Arc<Def>)>, tasks: Vec<Sent> },
+    Release(Vec<u64>),
+    Close,
+}
+
+impl Order {
+    // Writing to a Vec cannot fail, so what `rmp` returns is of no interest.
+    pub(crate) fn encode(&self, n: u64) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        let head = |out: &mut Vec<u8>, fields: u32, kind: &str| {
+            let _ = mp::write_map_len(out, fields + 2);
+            let _ = mp::write_str(out, "n");
+            let _ = mp::write_uint(out, n);
+            let _ = mp::write_str(out, "t");
+            let _ = mp::write_str(out, kind);
+        };
+        match self {
+            Self::Submit { defs, tasks } => {
+                head(&mut out, 2, "submit");
+                let _ = mp::write_str(&mut out, "defs");
+                let _ = mp::write_array_len(&mut out, length(defs));
+                for (id, def) in defs {
+                    let _ = mp::write_array_len(&mut out, 2);
+                    let _ = mp::write_uint(&mut out, u64::from(*id));
+                    out.extend(remuda_core::value::encode(&**def)?);
+                }
+                let _ = mp::write_str(&mut out, "tasks");
+                let _ = mp::write_array_len(&mut out, length(tasks));
+                tasks.iter().for_each(|task| task.encode(&mut out));
+            }
+            Self::Release(units) => {
+                head(&mut out, 1, "release");
+                let _ = mp::write_str(&mut out, "keys");
+                let _ = mp::write_array_len(&mut out, length(units));
+                for unit in units {
+                    let _ = mp::write_uint(&mut out, *unit);
+                }
+            }
+            Self::Close => head(&mut out, 0, "close"),
+        }
+        Ok(out)
+    }
+}
+
+impl Sent {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let _ = mp::write_array_len(out, 4);
+        let _ = mp::write_uint(out, self.unit);
+        let _ = mp::write_uint(out, u64::from(self.def));
+        let _ = mp::write_bin(out, &self.args);
+        let _ = mp::write_array_len(out, u32::try_from(4 * self.deps.len()).unwrap_or(u32::MAX));
+        for dep in &self.deps {
+            let _ = mp::write_uint(out, dep.unit);
+            let _ = mp::write_sint(out, dep.element);
+            let _ = mp::write_uint(out, u64::from(dep.mode));
+            let _ = mp::write_sint(out, dep.hole);
+        }
+    }
+}
+
+fn length<T>(items: &[T]) -> u32 {
+    u32::try_from(items.len()).unwrap_or(u32::MAX)
+}
+
+/// A sign of life, and what has been heard so far.
+pub(crate) fn alive(seen: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    let _ = mp::write_map_len(&mut out, 2);
+    let _ = mp::write_str(&mut out, "t");
+    let _ = mp::write_str(&mut out, "alive");
+    let _ = mp::write_str(&mut out, "seen");
+    let _ = mp::write_uint(&mut out, seen);
+    out
+}
+
+/// `fixext 4` of the type that stands for a hole.
+pub(crate) fn hole(index: usize) -> Vec<u8> {
+    let index = u32::try_from(index).unwrap_or(u32::MAX).to_be_bytes();
+    [&[0xd6, b'Q'][..], &index].concat()
+}
+
+/// From the shim.
+#[derive(Debug)]
+pub(crate) enum News {
+    Attached {
+        resumed: bool,
+        received: u64,
+    },
+    /// The session is not there any more.
+    Unknown,
+    Events {
+        seq: u64,
+        received: u64,
+        events: Vec<Event>,
+    },
+    Closed,
+}
+
+/// What happened to one unit of work.
+#[derive(Debug, Clone)]
+pub(crate) struct Event {
+    pub(crate) unit: u64,
+    pub(crate) what: What,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum What {
+    Started { worker: Arc<str>, attempt: u32 },
+    Again { worker: Arc<str>, attempt: u32, failure: Option<Failure> },
+    Done { worker: Arc<str>, address: Arc<str>, attempt: u32, seconds: f64, failed: Vec<(u32, Trouble)> },
+    Failed { worker: Arc<str>, attempt: u32, failure: Failure },
+    Refused(Error),
+    Crashed { worker: Arc<str>, attempts: u32, cause: String },
+    Pending { reason: Option<Arc<str>> },
+    Lost,
+    Gone,
+}
+
+/// Why one call of a batch has no result.
+#[derive(Debug, Clone)]
+pub(crate) enum Trouble {
+    Failed(Failure),
+    Refused(Error),
+}
+
+/// Reads one message.
+///
+/// # Errors
+/// [`ErrorKind::Unexpected`]: it is none of the shim's.
+pub(crate) fn read(body: &Value) -> Result<News> {
+    let number = |name| get(body, name).and_then(Value::as_u64).unwrap_or_default();
+    match get(body, "t").and_then(text) {
+        Some("attached") => {
+            return Ok(News::Attached {
+                resumed: get(body, "resumed").and_then(Value::as_bool).unwrap_or(false),
+                received: number("received"),
+            });
+        }
+        Some("unknown") => return Ok(News::Unknown),
+        Some("closed") => return Ok(News::Closed),
+        _ => {}
+    }
+    let Some(events) = get(body, "events").and_then(Value::as_array) else {
+        let keys: Vec<_> = body.as_map().into_iter().flatten().filter_map(|(key, _)| key.as_str()).collect();
+        return Err(Error::new(ErrorKind::Unexpected, "a message of the shim's that is none").with_context("fields", keys.join(",")));
+    };
+    let events = events.iter().map(event).collect::<Option<Vec<_>>>();
+    let events = events.ok_or_else(|| Error::new(ErrorKind::Unexpected, "an event of the shim's that is none"))?;
+    Ok(News::Events { seq: number("e"), received: number("r"), events })
+}
+
+fn event(value: &Value) -> Option<Event> {
+    let fields = value.as_array()?;
+    let at = |index: usize| fields.get(index).unwrap_or(&Value::Nil);
+    let word = |index| -> Arc<str> { written(at(index)).into() };
+    let number = |index| u32::try_from(at(index).as_u64().unwrap_or_default()).unwrap_or(u32::MAX);
+    let what = match at(0).as_str()? {
+        "started" => What::Started { worker: word(2), attempt: number(3) },
+        "again" => What::Again { worker: word(2), attempt: number(3), failure: Some(at(4)).filter(|it| it.is_map()).map(failure) },
+        "done" => What::Done {
+            worker: word(2),
+            address: word(3),
+            attempt: number(5),
+            seconds: at(6).as_f64().unwrap_or_default(),
+            failed: at(7).as_array().map_or_else(Vec::new, |failed| failed.iter().filter_map(element).collect()),
+        },
+        "failed" => What::Failed { worker: word(2), attempt: number(3), failure: failure(at(4)) },
+        "refused" => What::Refused(refusal(&written(at(2)), written(at(3)), at(4).as_str())),
+        "crashed" => What::Crashed { worker: word(2), attempts: number(3), cause: written(at(4)) },
+        "pending" => What::Pending { reason: at(2).as_str().map(Into::into) },
+        "lost" => What::Lost,
+        "gone" => What::Gone,
+        _ => return None,
+    };
+    Some(Event { unit: at(1).as_u64()?, what })
+}
+
+fn element(value: &Value) -> Option<(u32, Trouble)> {
+    let [index, cause] = value.as_array()?.as_slice() else { return None };
+    let trouble = match get(cause, "refused").and_then(Value::as_array).map(Vec::as_slice) {
+        Some([kind, message, hint]) => Trouble::Refused(refusal(&written(kind), written(message), hint.as_str())),
+        _ => Trouble::Failed(failure(cause)),
+    };
+    Some((u32::try_from(index.as_u64()?).ok()?, trouble))
+}
+
+/// A failure that says less than it should still is one.
+pub(crate) fn failure(value: &Value) -> Failure {
+    let word = |name| get(value, name).and_then(Value::as_str).map(str::to_owned);
+    Failure {
+        kind: word("kind"),
+        message: word("message").unwrap_or_else(|| if value.is_map() { String::new() } else { written(value) }),
+        traceback: word("traceback"),
+        exit_code: get(value, "exit_code").and_then(Value::as_i64).and_then(|code| i32::try_from(code).ok()),
+        source: None,
+    }
+}
+
+/// Words or numbers, as text.
+fn written(value: &Value) -> String {
+    match value {
+        Value::Nil => String::new(),
+        other => text(other).map_or_else(|| other.to_string(), str::to_owned),
+    }
+}
+
+pub(crate) fn refusal(kind: &str, message: String, hint: Option<&str>) -> Error {
+    let kind = match kind {
+        "unserializable" => ErrorKind::Unserializable,
+        "invalid" => ErrorKind::ConfigInvalid,
+        "unschedulable" => ErrorKind::Unschedulable,
+        "unsupported" => ErrorKind::Unsupported,
+        "missing" => ErrorKind::NotInstalled,
+        _ => ErrorKind::Unexpected,
+    };
+    let error = Error::new(kind, message);
+    hint.into_iter().fold(error, Error::with_hint)
+}
+
+/// The request that opens a session's stream.
+pub(crate) fn open(op: &str, session: &str, name: &str, lease: f64, resume: bool, seen: u64) -> Value {
+    map([
+        ("op", op.into()),
+        ("session", session.into()),
+        ("name", name.into()),
+        ("lease", lease.into()),
+        ("resume", resume.into()),
+        ("seen", seen.into()),
+    ])
+}
