@@ -1,9 +1,11 @@
 //! Measures flows on the embedded cluster. Every figure stands next to a floor measured in the same run, interleaved with it; every result is
-//! verified. `cargo run -p remuda-bench --release [ROUNDS]` prints a report in Markdown.
+//! verified. `cargo run -p remuda-bench --release [ROUNDS]` prints a report in Markdown, `.. dask [ROUNDS [GROUP]]` one of flows on a real
+//! Dask scheduler.
 //!
 //! Seconds do not carry over to another machine; ratios from one run do.
 #![allow(clippy::print_stdout)]
 
+mod dask;
 mod floor;
 
 use std::{
@@ -156,7 +158,17 @@ fn time(seconds: f64) -> String {
 
 #[remuda::main]
 async fn main() -> anyhow::Result<()> {
-    let rounds: usize = std::env::args().nth(1).map_or(Ok(5), |text| text.parse())?;
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let rounds = |at: usize| args.get(at).map_or(Ok(5), |text| text.parse::<usize>());
+    match args.first().map(String::as_str) {
+        Some("dask") => return dask::report(rounds(1)?, args.get(2).map(String::as_str)),
+        Some("dask-memory") => return dask::child(&args[1..]).await,
+        _ => {}
+    }
+    embedded(rounds(0)?).await
+}
+
+async fn embedded(rounds: usize) -> anyhow::Result<()> {
     let cpus = std::thread::available_parallelism()?;
     println!("{rounds} rounds, medians, 2 workers with one slot each, {cpus} processors; the ratio's least and most over the rounds.\n");
     println!("| what | ours | floor | floor | ratio | least to most |\n|---|---|---|---|---|---|");
