@@ -96,7 +96,10 @@ impl Comm {
             Some(connector) => {
                 *stage = Stage::Tls;
                 stream::encrypted(
-                    connector.connect(tls::server_name(address.host()), stream).await.map_err(|error| tls::failed(error, address))?,
+                    connector
+                        .connect(tls::server_name(address.host()), stream)
+                        .await
+                        .map_err(|error| tls::not_encrypted(error, address))?,
                 )
             }
         };
@@ -108,7 +111,12 @@ impl Comm {
         let written = comm.writer.write_bytes(Connection::hello()).await;
         match comm.reader.event().await {
             Ok(Some(Event::Ready(peer))) => comm.peer = peer,
-            Ok(_) => return Err(silent(address)),
+            Ok(_) => {
+                let error = Error::new(ErrorKind::Unavailable, "the peer closed the connection before its handshake");
+                return Err(error.with_hint(silent(address)));
+            }
+            // As an end, where the peer did not read what we had sent: a reset.
+            Err(error) if error.kind() == ErrorKind::Unavailable && error.hint().is_none() => return Err(error.with_hint(silent(address))),
             Err(error) => return Err(error),
         }
         written.map(|()| comm)
@@ -277,15 +285,13 @@ impl Stage {
     }
 }
 
-/// The peer hung up without a word.
-fn silent(address: &Address) -> Error {
-    let error = Error::new(ErrorKind::Unavailable, "the peer closed the connection before its handshake");
+/// What to do about a peer that hung up without a word.
+fn silent(address: &Address) -> String {
     match address.scheme() {
-        Scheme::Tcp => error.with_hint(format!(
-            "{NOT_DASK}; one that wants TLS hangs up as well: then write `{}`",
-            address.clone().with_scheme(Scheme::Tls)
-        )),
-        Scheme::Tls => error.with_hint("it may not accept our certificate: is `cert` signed by the authority of this cluster?"),
+        Scheme::Tcp => {
+            format!("{NOT_DASK}; one that wants TLS hangs up as well: then write `{}`", address.clone().with_scheme(Scheme::Tls))
+        }
+        Scheme::Tls => "it may not accept our certificate: is `cert` signed by the authority of this cluster?".to_owned(),
     }
 }
 

@@ -1,9 +1,9 @@
-//! Against a real scheduler and worker: the `dask` on the PATH, or the one that `REMUDA_DASK` names.
-//!
-//! Skipped by name where there is none; with `dask` in `REMUDA_REQUIRE` that is a failure.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a helper of a test may panic like a test")]
+//! Against a real scheduler and worker.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like a test")]
 
-use std::{path::Path, process::Stdio, time::Duration};
+mod real;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use remuda_core::error::ErrorKind;
@@ -15,75 +15,9 @@ use remuda_dask::{
     },
 };
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-    time::timeout,
-};
+use tokio::time::timeout;
 
-/// Importing Dask on a busy machine takes its time.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-fn dask() -> Command {
-    let program = std::env::var_os("REMUDA_DASK").unwrap_or_else(|| "dask".into());
-    let mut command = Command::new(program);
-    command.stdin(Stdio::null()).kill_on_drop(true).env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONUNBUFFERED", "1");
-    command
-}
-
-/// Whether this test can be run here. Says so where not.
-async fn can_run(test: &str) -> bool {
-    let asked = dask().args(["scheduler", "--version"]).output().await;
-    let missing = match asked {
-        Ok(output) if output.status.success() => return true,
-        Ok(output) => format!("`dask scheduler --version` failed: {}", String::from_utf8_lossy(&output.stderr).trim()),
-        Err(error) => format!("`dask` cannot be started: {error}"),
-    };
-    let required = std::env::var("REMUDA_REQUIRE").unwrap_or_default();
-    assert!(required.split(',').all(|word| word.trim() != "dask"), "REMUDA_REQUIRE names dask, and it is missing: {missing}");
-    println!("skipped {test}: {missing}");
-    false
-}
-
-/// A process of Dask's that is through with starting.
-struct Running {
-    child: Child,
-    /// What followed the sign of life on its line.
-    said: String,
-}
-
-impl Running {
-    /// Starts `dask ARGS` and waits for a line of its log with `sign`.
-    async fn start(args: &[&str], directory: &Path, sign: &str) -> Self {
-        let mut child = dask().args(args).current_dir(directory).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut log = Vec::new();
-        let said = timeout(PATIENCE, async {
-            while let Some(line) = lines.next_line().await.unwrap() {
-                if let Some((_, said)) = line.split_once(sign) {
-                    return said.trim().to_owned();
-                }
-                log.push(line);
-            }
-            panic!("dask {args:?} ended before {sign:?}:\n{}", log.join("\n"));
-        });
-        let said = said.await.unwrap_or_else(|_| panic!("dask {args:?} is not ready after {PATIENCE:?}"));
-        // A full pipe would stop it.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, said }
-    }
-
-    async fn scheduler(directory: &Path) -> (Self, Address) {
-        let args = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"];
-        let scheduler = Self::start(&args, directory, "Scheduler at:").await;
-        let address = scheduler.said.parse().unwrap();
-        (scheduler, address)
-    }
-
-    async fn end(mut self) {
-        self.child.kill().await.unwrap();
-    }
-}
+use real::{PATIENCE, Running, can_run};
 
 async fn rpc(address: &Address) -> Rpc {
     Rpc::connect(address, &ConnectOptions::default()).await.unwrap().with_patience(PATIENCE)
@@ -131,9 +65,7 @@ async fn a_real_worker_takes_bytes_and_gives_them_back() {
     }
     let directory = TempDir::new().unwrap();
     let (scheduler, address) = Running::scheduler(directory.path()).await;
-    let to = address.to_string();
-    let args = ["worker", &to, "--host", "127.0.0.1", "--nthreads", "2", "--name", "7", "--no-nanny", "--dashboard-address", "127.0.0.1:0"];
-    let worker = Running::start(&args, directory.path(), "Registered to:").await;
+    let worker = Running::worker(&address, "7", &BTreeMap::new(), directory.path()).await;
     let mut scheduler_rpc = rpc(&address).await;
     let identity = scheduler_rpc.identity().await.unwrap();
     let (worker_address, known) = identity.workers.first_key_value().unwrap();

@@ -70,7 +70,7 @@ impl SecurityConfig {
             // What is not there cannot be judged.
             let known: Vec<_> = mistakes.iter().map(|mistake| mistake.path.clone()).collect();
             let key_may_be_there = self.tls_key.is_none() && known.iter().any(|path| path == NAMES.cert);
-            let is_new = |mistake: &&Mistake| !known.contains(&mistake.path) && !(key_may_be_there && mistake.path == NAMES.key);
+            let is_new = |mistake: &&Mistake| !(known.contains(&mistake.path) || key_may_be_there && mistake.path == NAMES.key);
             mistakes.extend(error.mistakes().iter().filter(is_new).cloned());
         }
         if mistakes.is_empty() { Ok(security) } else { Err(Error::invalid(mistakes)) }

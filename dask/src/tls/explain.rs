@@ -12,6 +12,17 @@ pub(super) const VERSION_ONE: &str =
     "issue it as version 3: give `openssl x509 -req` an `-extfile` with `subjectAltName = DNS:dask-internal`";
 const OURS: &str = "`cert` must be signed by the authority that the scheduler was given (`tls_ca_file`)";
 
+/// As [`failed`], before the connection is encrypted.
+pub(crate) fn not_encrypted(error: io::Error, address: &Address) -> Error {
+    let has_hung_up = matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+    if !has_hung_up {
+        return failed(error, address);
+    }
+    Error::new(ErrorKind::Unavailable, "the peer closed the connection within the TLS handshake")
+        .with_hint("is this the scheduler's port, and does the scheduler speak TLS? its logs may say more")
+        .with_source(error)
+}
+
 /// A connection that failed within TLS, or under it.
 pub(crate) fn failed(error: io::Error, address: &Address) -> Error {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<TlsError>()).cloned();
@@ -26,11 +37,6 @@ pub(crate) fn failed(error: io::Error, address: &Address) -> Error {
         }
         Some(TlsError::PeerIncompatible(_)) => wrong("no TLS version or cipher in common with the peer", "TLS 1.2 or 1.3 is needed"),
         Some(_) => told(ErrorKind::Unexpected, "TLS failed", "the peer's logs may say more"),
-        None if error.kind() == io::ErrorKind::UnexpectedEof => told(
-            ErrorKind::Unavailable,
-            "the peer closed the connection within the TLS handshake",
-            "is this the scheduler's port, and does the scheduler speak TLS?",
-        ),
         None => Error::new(ErrorKind::Unavailable, "the connection is lost"),
     };
     explained.with_source(error)
@@ -40,8 +46,10 @@ pub(crate) fn failed(error: io::Error, address: &Address) -> Error {
 fn certificate(problem: &CertificateError) -> Error {
     let wrong = |message: String, hint: &str| Error::new(ErrorKind::ConfigInvalid, message).with_hint(hint);
     match problem {
-        // With the right name and another key: Dask's temporary authorities are all called the same.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => wrong(
+        // The latter with the right name and another key: Dask's temporary authorities are all called the same.
+        CertificateError::UnknownIssuer
+        | CertificateError::BadSignature
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => wrong(
             "the peer's certificate is not signed by the authority given".into(),
             "`ca` must be the `tls_ca_file` that the scheduler was started with; or this is another cluster",
         ),

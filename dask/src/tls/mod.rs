@@ -17,7 +17,7 @@ use rustls::{
 };
 use tokio_rustls::TlsConnector;
 
-pub(crate) use explain::failed;
+pub(crate) use explain::{failed, not_encrypted};
 pub(crate) use pem::{Names, check};
 
 /// What Dask's own certificates are made out to. Any name would do.
