@@ -8,14 +8,19 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
+use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use remuda_core::{
+    engine::Connect,
+    error::{Error, ErrorKind, Result},
     host::TaskDef,
-    task::{Job, TaskError, TaskScope},
-    value::{Value, decode, encode},
+    manager::Endpoint,
+    task::{Annotations, CommandWork, Job, Key, TaskError, TaskScope, TaskSpec, TaskState, Work},
+    value::{Template, Value, decode, encode},
 };
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
@@ -28,8 +33,22 @@ use tokio::{
 /// Longer than anything here takes on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Says whereto it was to connect.
+#[derive(Debug)]
+struct Nowhere;
+
+#[async_trait]
+impl Connect for Nowhere {
+    async fn connect(&self, endpoint: &Endpoint) -> Result<Arc<dyn remuda_core::engine::Engine>> {
+        let Endpoint::Dask { address, security, .. } = endpoint else { panic!("{endpoint:?}") };
+        let shown = security.as_ref().map(|security| [&*security.ca, &security.cert, &security.key]);
+        Err(Error::new(ErrorKind::Unavailable, format!("asked for {address} with {shown:?}")))
+    }
+}
+
 #[test]
 fn host_entry() {
+    remuda_core::host::set_connect(Arc::new(Nowhere));
     // In a task host it does not return.
     remuda_core::host::init(["host_entry", "--exact", "--nocapture"].map(String::from).to_vec());
 }
@@ -91,6 +110,22 @@ fn gentle(_: TaskScope, args: &[u8]) -> Job {
         std::future::pending().await
     }))
 }
+/// Waits for other tasks, twice, and tells what came of submitting one.
+fn waits(scope: TaskScope, _: &[u8]) -> Job {
+    let (session, slot) = (scope.session.unwrap(), scope.slot.unwrap());
+    let mut events = session.events();
+    for _ in 0..2 {
+        slot.pause();
+        slot.resume();
+    }
+    let work = Work::Command(CommandWork { call: Template::new() });
+    let annotations = Arc::new(Annotations::default());
+    session.submit(vec![TaskSpec { key: Key(1), name: "inner".into(), inputs: Vec::new(), after: Vec::new(), work, annotations }]);
+    match events.blocking_recv().unwrap().state {
+        TaskState::Ended(error) => ready(&error.to_string()),
+        other => ready(&format!("{other:?}")),
+    }
+}
 fn prints(_: TaskScope, _: &[u8]) -> Job {
     println!("to be read");
     ready(&())
@@ -98,7 +133,7 @@ fn prints(_: TaskScope, _: &[u8]) -> Job {
 macro_rules! tasks {
     ($($name:ident),*) => { $(inventory::submit! { TaskDef { name: stringify!($name), signature: "test", call: $name } })* };
 }
-tasks!(add, length_and_copy, scope, fails, panics, aborts, exits, aborts_at_first, stubborn, gentle, prints);
+tasks!(add, length_and_copy, scope, fails, panics, aborts, exits, aborts_at_first, stubborn, gentle, prints, waits);
 
 /// The Python beside the `dask` that the tests use. Says so where there is none.
 async fn python(test: &str) -> Option<PathBuf> {
@@ -319,6 +354,23 @@ async fn what_is_cancelled_or_late_ends() {
     gone(&worker.begun(&file).await).await;
     worker.perform(json!({"op": "kill", "key": "nobody-0-0"})).await;
     assert_eq!(result(&worker.rust("add", &(1, 2)).await), 3);
+}
+
+#[tokio::test]
+async fn a_task_that_submits_tasks_connects_as_its_worker_does() {
+    let Some(mut worker) = Worker::start("a_task_that_submits_tasks_connects_as_its_worker_does", true).await else { return };
+    let told = result(&worker.rust("waits", &()).await);
+    assert!(told.as_str().unwrap().contains("asked for tcp://127.0.0.1:2 with None"), "{told}");
+    worker.perform(rust("add", &(1, 2))).await;
+    assert_eq!(worker.log.iter().filter(|line| *line == "seceded").count(), 1, "{:?}", worker.log);
+
+    let Some(mut worker) = Worker::start("a_task_that_submits_tasks_connects_as_its_worker_does", true).await else { return };
+    let ca = worker.directory.path().join("ca.pem");
+    std::fs::write(&ca, "CA\n").unwrap();
+    let security = json!({"tls_ca_file": ca, "tls_worker_cert": "CERT\n", "tls_worker_key": null});
+    worker.perform(json!({"op": "tls", "security": security})).await;
+    let told = result(&worker.rust("waits", &()).await);
+    assert!(told.as_str().unwrap().contains(r#"asked for tls://127.0.0.1:3 with Some(["CA\n", "CERT\n", "CERT\n"])"#), "{told}");
 }
 
 #[tokio::test]

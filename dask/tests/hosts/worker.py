@@ -1,5 +1,7 @@
 # Stands for a Dask worker: does what lines of JSON on standard input say, each in a thread, as Dask's threads do.
-import asyncio, base64, concurrent.futures, json, logging, os, sys, threading, types
+import base64, json, logging, os, sys, threading, types
+
+import distributed
 
 shim = types.ModuleType("shim")
 shim.HASH = "00000000"
@@ -21,6 +23,7 @@ class Handler(logging.Handler):
         tell(log=record.getMessage())
 
 
+distributed.secede = lambda: tell(log="seceded")
 shim.host_log.handlers, shim.host_log.propagate = [Handler()], False
 shim.host_log.setLevel("INFO")
 dask = types.SimpleNamespace(state=types.SimpleNamespace(nthreads=2), security=None)
@@ -35,6 +38,11 @@ def perform(what):
         return {"done": shim.kill(info, what["key"])}
     if op == "close":
         return {"done": shim.close_hosts(info)}
+    if op == "tls":
+        # As Dask has it: each is the name of a file, or its text.
+        info.scheduler = "tls://127.0.0.1:3"
+        dask.security = types.SimpleNamespace(**what["security"])
+        return {"done": None}
     if op == "idle":
         return {"pids": [host.process.pid for host in shim.host_pool(info).idle]}
     call = shim.run_rust if op == "rust" else shim.run_command
