@@ -33,11 +33,11 @@ pub mod launch;
 pub mod protocol;
 mod rpc;
 pub mod security;
+#[allow(dead_code)]
+mod session;
 pub mod shim;
 mod stream;
 mod tls;
-#[allow(dead_code)]
-mod session;
 
 pub use address::{Address, Scheme};
 pub use comm::{Comm, CommReader, CommWriter, ConnectOptions};

@@ -4,34 +4,26 @@
 //! Skipped by name where there is no Dask (see `scheduler.rs`).
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests, and the tasks they run")]
 
+mod commands;
+mod worker;
+
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
-    process::Stdio,
     sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use remuda_core::{
     engine::Connect,
     error::{Error, ErrorKind, Result},
     host::TaskDef,
     manager::Endpoint,
     task::{Annotations, CommandWork, Job, Key, TaskError, TaskScope, TaskSpec, TaskState, Work},
-    value::{Template, Value, decode, encode},
+    value::{Template, Value, decode},
 };
-use serde_json::{Value as Json, json};
-use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
-    process::{Child, ChildStdin, ChildStdout, Command},
-    time::{sleep, timeout},
-};
-
-/// Longer than anything here takes on the slowest machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+use serde_json::json;
+use worker::{Worker, alive, bytes, gone, result, rust, with};
 
 /// Says whereto it was to connect.
 #[derive(Debug)]
@@ -135,151 +127,6 @@ macro_rules! tasks {
 }
 tasks!(add, length_and_copy, scope, fails, panics, aborts, exits, aborts_at_first, stubborn, gentle, prints, waits);
 
-/// The Python beside the `dask` that the tests use. Says so where there is none.
-async fn python(test: &str) -> Option<PathBuf> {
-    let dask = std::env::var_os("REMUDA_DASK").unwrap_or_else(|| "dask".into());
-    let found = match Path::new(&dask) {
-        path if path.components().count() > 1 => Some(path.to_owned()),
-        name => std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).map(|dir| dir.join(name)).find(|path| path.exists()),
-    };
-    let beside = found.and_then(|path| Some(path.parent()?.join("python3"))).filter(|path| path.exists());
-    if let Some(python) = beside {
-        let asked = Command::new(&python).args(["-c", "import distributed"]).stderr(Stdio::null()).status().await;
-        if asked.is_ok_and(|status| status.success()) {
-            return Some(python);
-        }
-    }
-    let required = std::env::var("REMUDA_REQUIRE").unwrap_or_default();
-    assert!(
-        required.split(',').all(|word| word.trim() != "dask"),
-        "REMUDA_REQUIRE names dask, and there is no Python beside {}",
-        dask.display()
-    );
-    println!("skipped {test}: there is no Python with Dask");
-    None
-}
-
-/// A worker without Dask.
-struct Worker {
-    child: Child,
-    to: ChildStdin,
-    from: Lines<BufReader<ChildStdout>>,
-    next: u64,
-    answers: HashMap<u64, Json>,
-    log: Vec<String>,
-    directory: TempDir,
-}
-
-impl Worker {
-    async fn start(test: &str, binary: bool) -> Option<Self> {
-        let python = python(test).await?;
-        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut command = Command::new(python);
-        command.arg(here.join("tests/hosts/worker.py")).arg(here.join("src/shim")).env("PYTHONDONTWRITEBYTECODE", "1");
-        command.env_remove("REMUDA_TASK_HOST_BINARY").env_remove("REMUDA_TASK_HOST_ARGS");
-        if binary {
-            command.env("REMUDA_TASK_HOST_BINARY", std::env::current_exe().unwrap());
-            command.env("REMUDA_TASK_HOST_ARGS", r#"["host_entry", "--exact", "--nocapture"]"#);
-        }
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
-        let (to, from) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()).lines());
-        let directory = TempDir::new().unwrap();
-        Some(Self { child, to, from, next: 0, answers: HashMap::new(), log: Vec::new(), directory })
-    }
-
-    async fn begin(&mut self, mut what: Json) -> u64 {
-        self.next += 1;
-        what["id"] = self.next.into();
-        self.to.write_all(format!("{what}\n").as_bytes()).await.unwrap();
-        self.next
-    }
-
-    async fn hear(&mut self) {
-        let line = timeout(PATIENCE, self.from.next_line()).await.expect("an answer in time").unwrap().expect("the worker lives");
-        let mut said: Json = serde_json::from_str(&line).unwrap();
-        match said["id"].as_u64() {
-            Some(id) => {
-                self.answers.insert(id, said);
-            }
-            None => self.log.push(said["log"].take().as_str().unwrap().to_owned()),
-        }
-    }
-
-    async fn end(&mut self, id: u64) -> Json {
-        loop {
-            if let Some(answer) = self.answers.remove(&id) {
-                return answer;
-            }
-            self.hear().await;
-        }
-    }
-
-    async fn logged(&mut self, line: &str) {
-        while !self.log.iter().any(|known| known == line) {
-            self.hear().await;
-        }
-    }
-
-    async fn perform(&mut self, what: Json) -> Json {
-        let id = self.begin(what).await;
-        self.end(id).await
-    }
-
-    async fn rust(&mut self, function: &str, args: &(impl serde::Serialize + Sync)) -> Json {
-        self.perform(rust(function, args)).await
-    }
-
-    async fn command(&mut self, call: Json) -> Json {
-        self.perform(command(&call)).await
-    }
-
-    /// What a task that has begun has written.
-    async fn begun(&self, file: &Path) -> Vec<u32> {
-        let pids = eventually("the task has begun", || std::fs::read_to_string(file).ok()).await;
-        pids.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
-    }
-}
-
-fn rust(function: &str, args: &impl serde::Serialize) -> Json {
-    let definition = json!({"function": function, "signature": "test", "allowed": null, "timeout": null});
-    json!({"op": "rust", "key": format!("{function}-0123-1f"), "definition": definition, "args": STANDARD.encode(encode(args).unwrap())})
-}
-
-fn command(call: &Json) -> Json {
-    let args = STANDARD.encode(encode(call).unwrap());
-    json!({"op": "command", "key": "command-0123-1", "definition": {"timeout": null}, "args": args})
-}
-
-fn with(mut what: Json, name: &str, value: Json) -> Json {
-    what["definition"][name] = value;
-    what
-}
-
-fn result(answer: &Json) -> Json {
-    decode(&STANDARD.decode(answer["done"].as_str().unwrap_or_else(|| panic!("{answer}"))).unwrap()).unwrap()
-}
-
-async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let looks = async {
-        loop {
-            match look() {
-                Some(found) => return found,
-                None => sleep(Duration::from_millis(5)).await,
-            }
-        }
-    };
-    timeout(PATIENCE, looks).await.unwrap_or_else(|_| panic!("not so after {PATIENCE:?}: {what}"))
-}
-
-async fn gone(pids: &[u32]) {
-    eventually("the processes are gone", || pids.iter().all(|pid| !alive(*pid)).then_some(())).await;
-}
-
-fn alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
-}
-
 #[tokio::test]
 async fn a_call_and_its_ends() {
     let Some(mut worker) = Worker::start("a_call_and_its_ends", true).await else { return };
@@ -301,10 +148,10 @@ async fn a_call_and_its_ends() {
 async fn big_values_go_and_come_whole() {
     let Some(mut worker) = Worker::start("big_values_go_and_come_whole", true).await else { return };
     for size in [0, 200, 60_000, 8 << 20] {
-        let bytes: Vec<u8> = (0..size).map(|n: u32| (n % 251) as u8).collect();
-        let args = [serde_bytes::ByteBuf::from(bytes)];
+        let sent: Vec<u8> = (0..size).map(|n: u32| (n % 251) as u8).collect();
+        let args = [serde_bytes::ByteBuf::from(sent)];
         let answer = worker.rust("length_and_copy", &args).await;
-        let back: serde_bytes::ByteBuf = decode(&STANDARD.decode(answer["done"].as_str().unwrap()).unwrap()).unwrap();
+        let back: serde_bytes::ByteBuf = decode(&bytes(&answer)).unwrap();
         assert!(back == args[0], "{size} bytes");
     }
 }
@@ -425,99 +272,4 @@ async fn the_drivers_own_program_serves_on_its_machine_only() {
     let told = worker.perform(json!({"op": "prepare", "host": {"exe": exe, "args": args, "boot_id": boot_id.trim()}})).await;
     assert!(told["tasks"].as_array().unwrap().contains(&json!(["add", "test"])), "{told}");
     assert_eq!(result(&worker.rust("add", &(1, 2)).await), 3);
-}
-
-#[tokio::test]
-async fn commands_are_those_of_the_task_host() {
-    let Some(mut worker) = Worker::start("commands_are_those_of_the_task_host", true).await else { return };
-    let directory = worker.directory.path().to_str().unwrap().to_owned();
-    let results = [
-        (
-            json!({"argv": ["echo", "a", 1, 1.5, 1e20, 1e-7, null, true, [1, {"b": "ü"}]]}),
-            json!("a 1 1.5 1e20 1e-7 null true [1,{\"b\":\"ü\"}]"),
-        ),
-        (json!({"argv": ["sh", "-c", "echo $A $B"], "env": {"A": "x", "B": [1, 2]}}), json!("x [1,2]")),
-        (json!({"argv": ["pwd"], "cwd": directory}), json!(directory)),
-        (json!({"argv": ["cat"], "stdin": "text"}), json!("text")),
-        (json!({"argv": ["cat"], "stdin": {"a": [1, null]}}), json!("{\"a\":[1,null]}")),
-        (json!({"argv": ["cat"]}), json!("")),
-        (json!({"argv": ["cat"], "stdin": null}), json!("")),
-        (json!({"argv": ["true"], "stdin": "x".repeat(1 << 20)}), json!("")),
-        (json!({"argv": ["printf", "a\\n\\r\\n\\n"]}), json!("a")),
-        (json!({"argv": ["sh", "-c", "(sleep 0.1; echo late) & echo early"]}), json!("early\nlate")),
-        (json!({"argv": ["sh", "-c", "echo $REMUDA_TASK_HOST"]}), json!("")),
-    ];
-    for (call, expected) in results {
-        let answer = worker.command(call.clone()).await;
-        assert!(answer["done"].is_string(), "{call}: {answer}");
-        assert_eq!(result(&answer), expected, "{call}");
-    }
-    let bytes = worker.command(json!({"argv": ["printf", "\\377\\n"], "binary": true})).await;
-    assert_eq!(STANDARD.decode(bytes["done"].as_str().unwrap()).unwrap(), b"\xc4\x02\xff\n");
-    let failures = [
-        (json!({"argv": ["sh", "-c", "echo why >&2; exit 3"]}), "`sh -c echo why >&2; exit 3` exited with code 3", json!("why"), json!(3)),
-        (json!({"argv": ["sh", "-c", "kill -9 $$"]}), "`sh -c kill -9 $$` was ended by signal 9 (SIGKILL)", json!(null), json!(null)),
-        (json!({"argv": ["no-such-program"]}), "there is no program `no-such-program` on PATH", json!(null), json!(null)),
-        (json!({"argv": ["/no/such"]}), "there is no program `/no/such`", json!(null), json!(null)),
-        (json!({"argv": []}), "a command needs at least a program", json!(null), json!(null)),
-        (
-            json!({"argv": ["true"], "cwd": "/no/such"}),
-            "`true` cannot be run in `/no/such`: there is no such directory",
-            json!(null),
-            json!(null),
-        ),
-        (json!({"argv": ["printf", "\\377"]}), "its output is not UTF-8 text; use `binary: true`", json!(null), json!(null)),
-    ];
-    for (call, message, traceback, code) in failures {
-        let answer = worker.command(call.clone()).await;
-        let failed = &answer["failed"];
-        assert_eq!(
-            (&failed["message"], &failed["traceback"], &failed["exit_code"]),
-            (&json!(message), &traceback, &code),
-            "{call}: {answer}"
-        );
-    }
-    let tail =
-        worker.command(json!({"argv": ["sh", "-c", "i=0; while [ $i -lt 3000 ]; do echo line $i >&2; i=$((i+1)); done; exit 1"]})).await;
-    let tail = tail["failed"]["traceback"].as_str().unwrap();
-    assert!(tail.starts_with("...") && tail.ends_with("line 2999") && tail.len() <= 4096 + 3, "{} bytes", tail.len());
-    worker.logged("command-0123-1 | line 0").await;
-    let wrong = worker.command(json!({"args": ["true"]})).await;
-    assert!(wrong["failed"]["message"].as_str().unwrap().starts_with("this is not a command"), "{wrong}");
-}
-
-#[tokio::test]
-async fn commands_end_when_they_are_cancelled_or_late() {
-    let Some(mut worker) = Worker::start("commands_end_when_they_are_cancelled_or_late", true).await else { return };
-    // The second one does not care for SIGTERM.
-    let bodies = [
-        "sleep 3600 & echo $$ $! > $F.new; mv $F.new $F; wait",
-        "trap '' TERM; sleep 3600 & echo $$ $! > $F.new; mv $F.new $F; wait; sleep 3600",
-    ];
-    for (n, body) in bodies.iter().enumerate() {
-        for timeout in [json!(null), json!(0.3)] {
-            let file = worker.directory.path().join(format!("command-{n}-{timeout}"));
-            let call = with(command(&json!({"argv": ["sh", "-c", body], "env": {"F": file}})), "timeout", timeout.clone());
-            let id = worker.begin(call).await;
-            let pids = worker.begun(&file).await;
-            if timeout.is_null() {
-                worker.perform(json!({"op": "kill", "key": "command-0123-1"})).await;
-                assert_eq!(worker.end(id).await["cancelled"], true);
-            } else {
-                let late = worker.end(id).await;
-                assert!(
-                    late["failed"]["kind"] == "TimeoutError" && late["failed"]["message"].as_str().unwrap().contains("300ms"),
-                    "{late}"
-                );
-            }
-            gone(&pids).await;
-        }
-    }
-    let escapes = json!({"argv": ["sh", "-c", "setsid sleep 3600 & echo $! > $F.new; mv $F.new $F; wait"], "env": {"F": worker.directory.path().join("escaped")}});
-    let id = worker.begin(command(&escapes)).await;
-    let pids = worker.begun(&worker.directory.path().join("escaped")).await;
-    worker.perform(json!({"op": "kill", "key": "command-0123-1"})).await;
-    assert_eq!(worker.end(id).await["cancelled"], true, "a slot is not lost to what has left the group");
-    // It is nobody's but ours now.
-    assert!(std::process::Command::new("kill").args(["-9", &pids[0].to_string()]).status().unwrap().success());
 }
