@@ -9,6 +9,7 @@ use std::{
 
 use remuda::{
     Finished, Interrupts, RunReport,
+    config::Mode,
     flowfile::{FlowPlan, FlowResult},
     manager::ClusterEvent,
 };
@@ -63,15 +64,19 @@ pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> 
     if let Some(shown) = shown.into_inner() {
         let _ = runtime.block_on(async { tokio::time::timeout(SHOWN, shown).await });
     }
-    end(finished, plan, &to, args.quiet, screen, runtime)
+    let ending = match checked.config.mode {
+        Mode::Existing { .. } => "the cluster is left as it was",
+        Mode::Temporary { .. } => "cluster closed",
+    };
+    end(finished, plan, &to, (!args.quiet).then_some(ending), screen, runtime)
 }
 
-/// The result, the summary, what remains.
+/// The result, the summary, what remains. `ending`: what became of a cluster that ended well; `None`: be quiet.
 fn end(
     finished: Finished<FlowResult>,
     plan: &FlowPlan,
     to: &Output,
-    quiet: bool,
+    ending: Option<&str>,
     screen: &Screen,
     runtime: Runtime,
 ) -> Result<ExitCode, Failure> {
@@ -79,8 +84,8 @@ fn end(
     remaining.extend(remuda::join_all(CLOSE).into_iter().map(|what| format!("still there: {what}")));
     runtime.shutdown_background();
     screen.clear_bars();
-    if !quiet {
-        screen.lines(&summary(&finished.report));
+    if let Some(ending) = ending {
+        screen.lines(&summary(&finished.report, ending));
     }
     remaining.iter().for_each(|what| screen.lines(&format!("warning: {what}")));
     let result = finished.result?;
@@ -88,7 +93,7 @@ fn end(
         return Ok(ExitCode::SUCCESS);
     }
     let (code, notes) = to.put(result)?;
-    if !quiet {
+    if ending.is_some() {
         notes.iter().for_each(|note| screen.lines(&format!("note: {note}")));
     }
     Ok(code)
@@ -121,8 +126,11 @@ fn listen(runtime: &Runtime, screen: &Screen) -> Result<impl Future<Output = ()>
     })
 }
 
-/// Troubles of the cluster while it runs.
+/// The cluster's page, and its troubles while it runs.
 fn tell(cluster: &remuda::Cluster, screen: &Screen) {
+    if let Some(dashboard) = cluster.dashboard() {
+        screen.lines(&format!("dashboard: {dashboard}"));
+    }
     let (mut events, screen) = (cluster.events(), screen.clone());
     tokio::spawn(async move {
         while let Ok(event) = events.recv().await {
@@ -136,7 +144,7 @@ fn tell(cluster: &remuda::Cluster, screen: &Screen) {
 }
 
 /// `301 tasks done in 4.2 s; cluster closed`.
-fn summary(report: &RunReport) -> String {
+fn summary(report: &RunReport, ending: &str) -> String {
     let tasks = &report.tasks;
     let counts = [
         (tasks.failed, "failed"),
@@ -149,7 +157,7 @@ fn summary(report: &RunReport) -> String {
     let others: String = counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!(", {count} {word}")).collect();
     let cluster = match &report.close {
         None => "the cluster did not start",
-        Some(Ok(close)) if close.remaining.is_empty() => "cluster closed",
+        Some(Ok(close)) if close.remaining.is_empty() => ending,
         Some(_) => "cluster not closed",
     };
     let noun = if tasks.done == 1 { "task" } else { "tasks" };

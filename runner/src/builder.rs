@@ -13,9 +13,17 @@ use remuda_registry::Registry;
 use tokio::sync::Mutex;
 
 use crate::{
-    config::{self, Address, DEFAULT_CLASS, Loader, RunConfig},
+    config::{self, Address, ClientConfig, DEFAULT_CLASS, Loader, RunConfig},
+    connect,
     runner::{Inner, Mode, Scope, TaskRunner},
 };
+
+/// How to connect, as it was given.
+#[derive(Debug)]
+enum Client {
+    Kwargs(Kwargs),
+    Parsed(Box<ClientConfig>),
+}
 
 /// Settings of a [`TaskRunner`].
 #[derive(Debug)]
@@ -25,6 +33,7 @@ pub struct Builder {
     kwargs: Kwargs,
     adapt: Option<Kwargs>,
     address: Option<String>,
+    client: Client,
     registry: Option<Registry>,
     options: ClusterOptions,
     scope: Scope,
@@ -40,6 +49,7 @@ impl TaskRunner {
             kwargs: Kwargs::new(),
             adapt: None,
             address: None,
+            client: Client::Kwargs(Kwargs::new()),
             registry: None,
             options: ClusterOptions::default(),
             scope: Scope::default(),
@@ -110,9 +120,15 @@ impl Builder {
         self
     }
 
-    /// An existing cluster instead of a temporary one: `tcp://host:port`.
+    /// An existing cluster instead of a temporary one: `tcp://host:port` or `tls://host:port`. Nothing of it is changed, scaled or closed.
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.address = Some(address.into());
+        self
+    }
+
+    /// How to connect to a scheduler elsewhere: see [`ClientConfig`] for the names.
+    pub fn client_kwargs(mut self, kwargs: impl Into<Kwargs>) -> Self {
+        self.client = Client::Kwargs(kwargs.into());
         self
     }
 
@@ -140,6 +156,7 @@ impl Builder {
             config::Mode::Temporary { class, kwargs, .. } => (Some(class.as_str().into()), kwargs.clone(), None),
             config::Mode::Existing { address } => (None, Kwargs::new(), Some(address.to_string())),
         };
+        self.client = Client::Parsed(Box::new(config.client.clone()));
         self.config = Some(config.clone());
         self
     }
@@ -148,7 +165,7 @@ impl Builder {
     ///
     /// # Errors
     /// [`ErrorKind::UnknownClass`]; [`ErrorKind::ConfigInvalid`] with every mistake in the keyword arguments, or a class beside an
-    /// address; [`ErrorKind::Unsupported`] for an address whose protocol this build does not speak, and for adaptive scaling.
+    /// address; [`ErrorKind::Unsupported`] for adaptive scaling.
     pub fn build(mut self) -> Result<TaskRunner> {
         match self.config.take() {
             Some(config) => config.check_supported().and_then(|()| self.checked()).map_err(|error| config.explain(&error)),
@@ -163,15 +180,29 @@ impl Builder {
             let error = Error::new(ErrorKind::Unsupported, "adapt_kwargs: this build has no scaler yet");
             return Err(error.with_hint("leave out `adapt_kwargs`; use `n_workers` in `cluster_kwargs`"));
         }
-        let mode = match self.address {
+        let client = match self.client {
+            Client::Kwargs(kwargs) => ClientConfig::parse(kwargs).map_err(|error| error.under("client_kwargs"))?,
+            Client::Parsed(client) => *client,
+        };
+        let security = client.certificates().map_err(|error| error.under("client_kwargs"))?;
+        // A configuration has read it by now.
+        let file = if self.address.is_none() && self.class.is_none() { client.scheduler_file.as_deref() } else { None };
+        let address = match (&self.address, file) {
+            (Some(address), _) => Some(Address::parse(address).map_err(|text| format!("address: {text}"))),
+            (None, Some(file)) => Some(config::read_scheduler_file(file).map_err(|text| format!("client_kwargs.scheduler_file: {text}"))),
+            (None, None) => None,
+        };
+        let mode = match address {
             Some(address) => {
-                let parsed = Address::parse(&address).map_err(|text| Error::new(ErrorKind::ConfigInvalid, format!("address: {text}")));
-                Mode::Existing { address: parsed? }
+                let address = address.map_err(|text| Error::new(ErrorKind::ConfigInvalid, text))?;
+                config::check_security(&address, &client)?;
+                Mode::Existing { address, security: security.clone() }
             }
             None => Mode::Temporary { class: self.class.unwrap_or_else(|| DEFAULT_CLASS.into()), kwargs: self.kwargs },
         };
         let registry = self.registry.unwrap_or_else(Registry::with_builtins);
-        let (options, scope) = (self.options, self.scope);
+        let (mut options, scope) = (self.options, self.scope);
+        options.connect = connect::with_dask(options.connect, &client, matches!(mode, Mode::Temporary { .. }));
         let runner = TaskRunner(Arc::new(Inner { mode, registry, options, scope, shared: Mutex::default() }));
         runner.recipe()?; // made again for each run; here for its complaints
         Ok(runner)

@@ -13,8 +13,9 @@ use remuda_core::{
     class::{ClassRef, Recipe},
     cluster::{Cluster, ClusterOptions},
     engine::Session,
-    error::{Error, ErrorKind, Result},
+    error::{Error, Result},
     kwargs::Kwargs,
+    security::Security,
     task::TaskError,
 };
 use remuda_registry::Registry;
@@ -22,6 +23,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     config::Address,
+    existing::ExistingCluster,
     flow::Flow,
     future::{TaskFailed, remedy},
     report::{Counts, RunReport},
@@ -68,7 +70,7 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub(crate) enum Mode {
     Temporary { class: ClassRef, kwargs: Kwargs },
-    Existing { address: Address },
+    Existing { address: Address, security: Option<Arc<Security>> },
 }
 
 /// How long a cluster lives.
@@ -86,7 +88,7 @@ impl fmt::Debug for TaskRunner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mode: &dyn fmt::Debug = match &self.0.mode {
             Mode::Temporary { class, .. } => class,
-            Mode::Existing { address } => address,
+            Mode::Existing { address, .. } => address,
         };
         f.debug_struct("TaskRunner").field("cluster", mode).field("scope", &self.0.scope).finish_non_exhaustive()
     }
@@ -200,7 +202,7 @@ impl TaskRunner {
     pub(crate) fn recipe(&self) -> Result<Recipe> {
         match &self.0.mode {
             Mode::Temporary { class, kwargs } => self.0.registry.prepare(class, kwargs.clone()),
-            Mode::Existing { address } => Err(no_engine(address)),
+            Mode::Existing { address, security } => Ok(ExistingCluster::new(address.clone(), security.clone()).into()),
         }
     }
 }
@@ -214,12 +216,6 @@ async fn beside<R>(body: impl Future<Output = R>, failed: impl Future<Output = E
         error = failed => tell(error),
     }
     body.await
-}
-
-fn no_engine(address: &Address) -> Error {
-    Error::new(ErrorKind::Unsupported, format!("this build has no engine for {}://", address.scheme()))
-        .with_context("address", address)
-        .with_hint("leave `address` out for a temporary cluster on this machine")
 }
 
 async fn open(cluster: &Cluster) -> Result<Arc<dyn Session>> {

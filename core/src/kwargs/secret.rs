@@ -29,6 +29,9 @@ pub fn redacted(value: &Value) -> Value {
             Value::Object(shown.collect())
         }
         Value::Array(items) => items.iter().map(redacted).collect(),
+        // A certificate may bring its key in the same text.
+        Value::String(text) if text.contains("PRIVATE KEY-----") => MASK.into(),
+        Value::String(text) if text.contains("-----BEGIN CERTIFICATE") => "(PEM text)".into(),
         Value::String(text) => url_without_user(text).into(),
         other => other.clone(),
     }
@@ -53,13 +56,15 @@ mod tests {
     fn secrets_are_masked_at_any_depth_and_in_urls() {
         let tree = json!({
             "API-Token": "t", "aws_access_key_id": "k", "auth": {"a": 1}, "keyspace": "shown", "monkey": 1,
-            "env": [{"DB_PASSWORD": "p", "HOME": "/h"}], "address": "tls://me:pw@host:1/x", "token": null
+            "env": [{"DB_PASSWORD": "p", "HOME": "/h"}], "address": "tls://me:pw@host:1/x", "token": null,
+            "tls_cert": "-----BEGIN CERTIFICATE-----\nMII\n-----BEGIN EC PRIVATE KEY-----\nMHc", "ca": "-----BEGIN CERTIFICATE-----\nMII"
         });
         assert_eq!(
             redacted(&tree),
             json!({
                 "API-Token": "***", "aws_access_key_id": "***", "auth": "***", "keyspace": "shown", "monkey": 1,
-                "env": [{"DB_PASSWORD": "***", "HOME": "/h"}], "address": "tls://***@host:1/x", "token": null
+                "env": [{"DB_PASSWORD": "***", "HOME": "/h"}], "address": "tls://***@host:1/x", "token": null,
+                "tls_cert": "***", "ca": "(PEM text)"
             })
         );
         assert!(on_path("env[0].DB_PASSWORD") && !on_path("env[0].HOME"));

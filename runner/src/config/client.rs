@@ -1,38 +1,58 @@
-//! `client_kwargs`: the keyword arguments of Dask's `Client`.
+//! `client_kwargs`: the keyword arguments of Dask's `Client`, and a few of ours.
 
-use remuda_core::{duration::Seconds, error::Result, kwargs::Kwargs};
+use std::{fs, path::Path, sync::Arc};
+
+use remuda_core::{
+    duration::Seconds,
+    error::{Error, Result},
+    kwargs::Kwargs,
+    security::Security,
+};
+use remuda_dask::security::SecurityConfig;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
-/// `client_kwargs`, with Dask's names. They speak about the connection to a scheduler elsewhere; the embedded engine has none.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+use super::Address;
+
+/// How to connect to a scheduler, with the names of Dask's `Client`. The embedded engine has no connection.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-refused" = {
     "address": "it is a key of its own: write `address` beside `client_kwargs`",
     "asynchronous": "a run is always asynchronous inside: leave it out",
     "loop": "a run has its own loop: leave it out",
-    "scheduler_file": "not read by this build: write `address`",
-    "security": "not read by this build: certificates come with the class of the cluster",
-    "serializers": "values travel as MessagePack: leave it out",
-    "deserializers": "values travel as MessagePack: leave it out",
+    "serializers": "values travel as MessagePack, and between Python tasks as Dask sends them: leave it out",
+    "deserializers": "values travel as MessagePack, and between Python tasks as Dask sends them: leave it out",
+    "extensions": "they are objects of a Python client: leave it out",
 }))]
 pub struct ClientConfig {
-    /// How the scheduler calls this client.
+    /// What the run is called in the scheduler's log.
     pub name: Option<String>,
-    /// How long connecting may take: seconds, or a text like "10s".
+    /// How long connecting may take: seconds, or a text like "10s". Default: 10 s.
     pub timeout: Option<Seconds>,
-    /// Time between two signs of life: seconds, or a text like "5s".
+    /// Time between two signs of life: seconds, or a text like "5s". Default: a third of `lease`, at most 5 s.
     pub heartbeat_interval: Option<Seconds>,
-    /// Whether the client talks to workers directly.
+    /// Whether results are fetched from the workers themselves. False: through the scheduler, where only that can be reached.
+    /// Default: from the workers, and through the scheduler from those that cannot be reached.
     pub direct_to_workers: Option<bool>,
-    /// Connections held open at most.
+    /// Connections to workers held open at most. Default: 512.
     #[schemars(range(min = 1))]
     pub connection_limit: Option<u32>,
-    /// Only false makes sense: a run's client is nobody's default.
+    /// The file in which a scheduler that runs already wrote its address (`dask scheduler --scheduler-file`), in place of `address`.
+    pub scheduler_file: Option<String>,
+    /// Certificates, for `tls://`.
+    pub security: Option<SecurityConfig>,
+    /// Without meaning, whatever it is: a run's client is nobody's default.
     pub set_as_default: Option<bool>,
-    /// Extensions of the client.
-    pub extensions: Option<Value>,
+    /// How long the scheduler keeps the run's tasks when the driver is not heard of: seconds, or a text like "1m". Default: 30 s.
+    pub lease: Option<Seconds>,
+    /// How many small calls of a map may go as one Dask task. 1: each by itself. Default: as many as measured durations suggest.
+    #[schemars(range(min = 1))]
+    pub batch: Option<u32>,
+    /// The program that workers start for Rust tasks, where it is on their machines. Default: `REMUDA_TASK_HOST_BINARY` of the worker;
+    /// without that, on the driver's machine, the driver's own program.
+    pub task_host: Option<String>,
 }
 
 impl ClientConfig {
@@ -43,4 +63,37 @@ impl ClientConfig {
     pub fn parse(kwargs: Kwargs) -> Result<Self> {
         kwargs.parse()
     }
+
+    /// The certificates, read and looked at.
+    ///
+    /// # Errors
+    /// As [`SecurityConfig::resolve`], with paths under `security`.
+    pub(crate) fn certificates(&self) -> Result<Option<Arc<Security>>> {
+        let resolved = self.security.as_ref().map(SecurityConfig::resolve).transpose();
+        resolved.map(|security| security.map(Arc::new)).map_err(|error| error.under("security"))
+    }
+}
+
+/// The address in a scheduler file.
+///
+/// # Errors
+/// What is wrong with the file, in words.
+pub(crate) fn read_scheduler_file(file: &str) -> Result<Address, String> {
+    let text = fs::read_to_string(Path::new(file))
+        .map_err(|error| format!("\"{file}\" cannot be read ({error}): the scheduler writes it once it listens"))?;
+    let tree: Value =
+        serde_json::from_str(&text).map_err(|error| format!("\"{file}\" is not the JSON object that a scheduler writes: {error}"))?;
+    let address = tree.get("address").and_then(Value::as_str);
+    let address = address.ok_or_else(|| format!("\"{file}\" has no `address`: it is not the file that a scheduler writes"))?;
+    Address::parse(address).map_err(|error| format!("\"{file}\": {error}"))
+}
+
+/// A `tls://` address needs certificates.
+pub(crate) fn check_security(address: &Address, client: &ClientConfig) -> Result<()> {
+    if address.scheme() != "tls" || client.security.is_some() {
+        return Ok(());
+    }
+    let text = format!("{address} needs certificates: the cluster's authority, and a certificate of ours that it has signed");
+    let hint = "write `client_kwargs: {security: {tls_ca_file: ca.pem, tls_cert: cert.pem, tls_key: key.pem}}`";
+    Err(Error::new(remuda_core::error::ErrorKind::ConfigInvalid, text).with_hint(hint))
 }

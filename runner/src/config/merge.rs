@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Address, ClientConfig, DEFAULT_CLASS, Mode, RunConfig,
+    client::read_scheduler_file,
     document::Step,
     layer::{Layer, Origin, Setting, type_name},
     mistakes::Mistakes,
@@ -113,15 +114,17 @@ impl Merge {
         let text =
             |root: &str| self.live().find(|s| s.root() == root).and_then(|s| Some((s.value.as_str()?.trim().to_owned(), s.origin.clone())));
         let (class, address) = (text("cluster_class"), text("address"));
-        let mode = match address {
-            Some((address, origin)) => {
+        let file = self.scheduler_file(&client, class.as_ref().or(address.as_ref()).map(|(_, origin)| origin));
+        let mode = match (address, file) {
+            (Some((address, origin)), _) => {
                 let parsed = Address::parse(&address);
                 parsed
                     .map(|address| Mode::Existing { address })
                     .map_err(|error| self.mistakes.add(origin.to_string(), "address", error))
                     .ok()
             }
-            None => {
+            (None, Some(read)) => read.map(|address| Mode::Existing { address }),
+            (None, None) => {
                 let class = class.map_or_else(|| DEFAULT_CLASS.to_owned(), |(class, _)| class);
                 if self.live().all(|s| s.root() != "cluster_class") {
                     let key = ["cluster_class"].into();
@@ -130,7 +133,7 @@ impl Merge {
                 Some(Mode::Temporary { class, kwargs: to_kwargs(kwargs), adapt })
             }
         };
-        self.client_notices();
+        self.client_notices(mode.as_ref());
         let config = mode.map(|mode| RunConfig { mode, client, settings: self.settings, notices: self.notices });
         match self.mistakes.or(config)? {
             Some(config) => Ok(config),
@@ -138,8 +141,22 @@ impl Merge {
         }
     }
 
-    /// The engines of this build run in the driver, so there is no connection to be configured.
-    fn client_notices(&mut self) {
+    /// `Some`: a scheduler file says where the cluster is; `Some(None)`: and that cannot be read.
+    fn scheduler_file(&mut self, client: &ClientConfig, named: Option<&Origin>) -> Option<Option<Address>> {
+        let file = client.scheduler_file.as_deref()?;
+        let place = origin_of(&self.settings, "client_kwargs", "scheduler_file").map(ToString::to_string).unwrap_or_default();
+        let read = match named {
+            Some(origin) => Err(format!("it names a scheduler that runs already, and {origin} names a cluster too: keep one or the other")),
+            None => read_scheduler_file(file),
+        };
+        Some(read.map_err(|text| self.mistakes.add(place, "client_kwargs.scheduler_file", text)).ok())
+    }
+
+    /// The embedded engine runs in the driver, so there is no connection to be configured.
+    fn client_notices(&mut self, mode: Option<&Mode>) {
+        if !matches!(mode, Some(Mode::Temporary { class, .. }) if class == DEFAULT_CLASS) {
+            return;
+        }
         let keys = self.settings.iter().filter(|s| s.dropped.is_none() && s.root() == "client_kwargs" && s.key.0.len() > 1);
         let notices: Vec<_> =
             keys.map(|s| format!("{} ({}) has no meaning on the embedded engine: there is no connection", s.key, s.origin)).collect();
@@ -193,7 +210,7 @@ fn put(members: &mut Map<String, Value>, keys: &[&str], value: &Value) -> Result
 
 /// Where the value that counts at `path` below `root` came from.
 fn origin_of<'a>(settings: &'a [Setting], root: &str, path: &str) -> Option<&'a Origin> {
-    let full = format!("{root}.{path}");
+    let full = if root.is_empty() { path.to_owned() } else { format!("{root}.{path}") };
     let covers = |s: &Setting| {
         let key = s.key.to_string();
         full == key || full.strip_prefix(&key).is_some_and(|rest| rest.starts_with(['.', '[']))
@@ -205,7 +222,7 @@ fn origin_of<'a>(settings: &'a [Setting], root: &str, path: &str) -> Option<&'a 
 fn add_placed(mistakes: &mut Mistakes, settings: &[Setting], root: &str, error: &Error) {
     for (path, text) in Mistakes::of(error) {
         let place = origin_of(settings, root, &path).map(ToString::to_string).unwrap_or_default();
-        let key = if path.is_empty() { root.to_owned() } else { format!("{root}.{path}") };
+        let key = [root, &path].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".");
         mistakes.add(place, key, text);
     }
 }

@@ -45,6 +45,7 @@ pub use self::{
     mistakes::{Mistake, Mistakes},
 };
 pub(crate) use self::{
+    client::{check_security, read_scheduler_file},
     layer::{split_assignment, type_name},
     load::read,
     mistakes::did_you_mean,
@@ -93,18 +94,12 @@ impl RunConfig {
     /// [`ErrorKind::Unsupported`], naming where the key was set.
     pub fn check_supported(&self) -> Result<(), Error> {
         match &self.mode {
-            Mode::Existing { address } => {
-                let text = format!("this build has no engine for {}://", address.scheme());
-                Err(self
-                    .refuse("address", text, "use `cluster_class: local::LocalCluster` until there is one")
-                    .with_context("address", address))
-            }
             Mode::Temporary { adapt: Some(_), .. } => Err(self.refuse(
                 "adapt_kwargs",
                 "this build has no scaler yet".into(),
                 "leave out `adapt_kwargs`; use `n_workers` in `cluster_kwargs`",
             )),
-            Mode::Temporary { .. } => Ok(()),
+            Mode::Temporary { .. } | Mode::Existing { .. } => Ok(()),
         }
     }
 
@@ -120,10 +115,12 @@ impl RunConfig {
         live.clone().find(|s| s.key.to_string() == key).or_else(|| live.clone().find(|s| s.root() == key)).map(|s| &s.origin)
     }
 
-    /// The class's complaint about its kwargs, with the place of each key.
+    /// The class's complaint about its kwargs, or the client's about its own, with the place of each key.
     pub(crate) fn explain(&self, error: &Error) -> Error {
+        let clients = |error: &Error| error.mistakes().iter().any(|mistake| mistake.path.starts_with("client_kwargs."));
         match (error.kind(), self.origin("cluster_class")) {
             (ErrorKind::UnknownClass, Some(origin)) => error.clone().with_context("set by", origin),
+            (ErrorKind::ConfigInvalid, _) if clients(error) => merge::place_mistakes(&self.settings, "", error),
             (ErrorKind::ConfigInvalid, _) => merge::place_mistakes(&self.settings, "cluster_kwargs", error),
             _ => error.clone(),
         }

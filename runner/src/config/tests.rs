@@ -65,8 +65,60 @@ fn a_named_mode_replaces_the_lower_one_whole() {
     insta::assert_snapshot!(config.show(true));
     let config = resolve(vec![file(below), flags(None, &[], Some("tcp://h:8786"))]).unwrap();
     assert_eq!(config.mode, Mode::Existing { address: Address::parse("tcp://h:8786").unwrap() });
-    insta::assert_snapshot!(config.check_supported().unwrap_err().report());
+    assert!(config.check_supported().is_ok() && config.notices.is_empty(), "{config:?}");
+    assert_eq!(config.client.timeout.unwrap().0, std::time::Duration::from_secs(5));
+    let config = resolve(vec![file(below), flags(Some("local::LocalCluster"), &[], None)]).unwrap();
     assert_eq!(config.notices, ["client_kwargs.timeout (remuda.yaml:4:17) has no meaning on the embedded engine: there is no connection"]);
+}
+
+#[test]
+fn every_keyword_of_dask_s_client_is_taken_or_refused_with_a_sentence() {
+    let taken = r#"{"timeout": "3s", "set_as_default": false, "security": {"tls_ca_file": "ca.pem", "cert": "c.pem", "tls_client_key": "k.pem"},
+        "name": "mine", "heartbeat_interval": 2, "direct_to_workers": false, "connection_limit": 8, "lease": "1m", "batch": 1,
+        "task_host": "/opt/flow"}"#;
+    let config = resolve(vec![environment(&[("REMUDA_ADDRESS", "tls://h:1"), ("REMUDA_CLIENT_KWARGS", taken)])]).unwrap();
+    assert_eq!(config.client.security.as_ref().unwrap().tls_cert.as_deref(), Some("c.pem"));
+    let refused = r#"{"address": "tcp://h:1", "loop": null, "asynchronous": true, "serializers": ["dask"], "deserializers": [], "extensions": {},
+        "conection_limit": 1, "security": {"require_encryption": true}, "batch": 0}"#;
+    insta::assert_snapshot!(error(vec![environment(&[("REMUDA_CLIENT_KWARGS", refused)])]));
+}
+
+#[test]
+fn secrets_of_the_client_are_not_shown() {
+    let security =
+        json!({"tls_ca_file": "-----BEGIN CERTIFICATE-----\nMII", "tls_cert": "c.pem", "tls_key": "-----BEGIN PRIVATE KEY-----\nMII"});
+    let layer = Layer::new().with("address", "tls://h:1").with("client_kwargs", json!({"security": security, "timeout": 3}));
+    let shown = resolve(vec![layer]).unwrap().show(false);
+    assert!(shown.contains(r#""tls_key":"***""#) && shown.contains("c.pem") && !shown.contains("MII"), "{shown}");
+}
+
+#[test]
+fn a_scheduler_file_says_where_the_cluster_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("scheduler.json");
+    let client = |file: &std::path::Path| Layer::new().with("client_kwargs", json!({"scheduler_file": file.to_str().unwrap()}));
+    let missing = error(vec![client(&path)]);
+    assert!(missing.contains("client_kwargs.scheduler_file") && missing.contains("cannot be read"), "{missing}");
+    std::fs::write(&path, r#"{"type": "Scheduler", "id": "Scheduler-1", "address": "tcp://10.0.0.1:8786", "workers": {}}"#).unwrap();
+    let config = resolve(vec![client(&path)]).unwrap();
+    assert_eq!(config.mode, Mode::Existing { address: Address::parse("tcp://10.0.0.1:8786").unwrap() });
+    assert!(crate::TaskRunner::from_config(&config).is_ok());
+    let both = error(vec![client(&path).with("cluster_class", "local::LocalCluster")]);
+    assert!(both.contains("keep one or the other"), "{both}");
+    for odd in ["{}", "[", r#"{"address": "http://h:1"}"#] {
+        std::fs::write(&path, odd).unwrap();
+        assert!(error(vec![client(&path)]).contains("client_kwargs.scheduler_file"), "{odd}");
+    }
+}
+
+#[test]
+fn tls_needs_certificates_before_anything_is_tried() {
+    let build = |layer: Layer| crate::TaskRunner::from_config(&resolve(vec![layer]).unwrap()).unwrap_err();
+    let none = build(Layer::new().with("address", "tls://h:1"));
+    assert!(none.to_string().contains("needs certificates") && none.hint().unwrap().contains("tls_ca_file"), "{none}");
+    let security = json!({"security": {"ca": "/no/such/ca.pem", "cert": "/no/such/cert.pem"}});
+    let missing = build(Layer::new().with("address", "tls://h:1").with("client_kwargs", security)).report();
+    assert!(missing.contains("client_kwargs.security.tls_ca_file") && missing.contains("code"), "with the place of each: {missing}");
 }
 
 #[test]
