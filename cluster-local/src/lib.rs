@@ -1,6 +1,10 @@
-//! Clusters on this machine: `local::LocalCluster` with the embedded engine.
+//! Clusters on this machine: `local::LocalCluster` with the embedded engine, `local::DaskCluster` with Dask's own scheduler and workers.
 //!
-//! [`LocalConfig`] are its kwargs, [`LocalCluster`] is the class. The scheduler is a part of the driver; workers are threads of it
+//! **[`DaskCluster`]**, with the kwargs [`DaskConfig`]: `dask scheduler` and `dask worker` as child processes, in a Python that has
+//! `distributed`. Any client of Dask's may use it beside us. Its working files are in a temporary directory, which goes with it. It keeps
+//! workers to `memory_limit`, replaces lost ones, and ends with the driver, however that ends.
+//!
+//! **[`LocalCluster`]** needs no Python. [`LocalConfig`] are its kwargs. The scheduler is a part of the driver; workers are threads of it
 //! (`processes: false`: values are passed on without being copied) or processes, which are the driver's program started again
 //! (`processes: true`). Results live in the driver: a worker that dies loses only what it was running.
 //!
@@ -10,6 +14,7 @@ mod calls;
 mod child;
 mod config;
 mod converter;
+mod dask;
 mod engine;
 mod launch;
 mod machine;
@@ -29,5 +34,6 @@ mod units;
 mod workers;
 
 pub use config::LocalConfig;
+pub use dask::{DaskCluster, DaskConfig, LogLevel};
 pub use manager::LocalCluster;
 pub use units::MemoryLimit;

@@ -107,7 +107,7 @@ fn look(shared: &Shared, limit: u64) -> bool {
 }
 
 /// Resident bytes of a process and all it has started.
-fn tree(pid: u32) -> u64 {
+pub(crate) fn tree(pid: u32) -> u64 {
     let (mut sum, mut left) = (0, vec![pid]);
     while let Some(pid) = left.pop() {
         let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();

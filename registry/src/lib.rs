@@ -66,7 +66,10 @@ impl Registry {
     pub fn with_builtins() -> Self {
         let mut registry = Self::new();
         #[cfg(feature = "local")]
-        registry.put(ClassRef::of::<remuda_local::LocalCluster>());
+        {
+            registry.put(ClassRef::of::<remuda_local::LocalCluster>());
+            registry.put(ClassRef::of::<remuda_local::DaskCluster>());
+        }
         for (name, path) in python::ALIASES {
             registry.aliases.insert((*name).to_owned(), (*path).to_owned());
         }

@@ -1,7 +1,7 @@
 //! The names that people have in their Dask and Prefect configurations.
 
-/// What Dask's own `LocalCluster` means here: the embedded engine, until there is a class that runs the real Dask.
-const DASK_LOCAL: &str = "local::LocalCluster";
+/// What Dask's own `LocalCluster` means here: the real Dask. The embedded engine is `local::LocalCluster`.
+const DASK_LOCAL: &str = "local::DaskCluster";
 
 /// Python's dotted path, and our class.
 pub(crate) const ALIASES: &[(&str, &str)] = &[

@@ -178,10 +178,11 @@ fn pythons_names_mean_our_classes_here_or_not() {
 
 #[cfg(feature = "local")]
 #[test]
-fn the_local_cluster_is_built_in_under_dasks_names_too() {
+fn the_local_clusters_are_built_in_and_dasks_names_mean_dask() {
     let registry = Registry::with_builtins();
-    for name in ["local::LocalCluster", "distributed.LocalCluster", "dask.distributed.LocalCluster"] {
-        assert_eq!(registry.resolve(name).unwrap().path(), "local::LocalCluster");
+    assert_eq!(registry.resolve("local::LocalCluster").unwrap().path(), "local::LocalCluster");
+    for name in ["local::DaskCluster", "distributed.LocalCluster", "dask.distributed.LocalCluster"] {
+        assert_eq!(registry.resolve(name).unwrap().path(), "local::DaskCluster");
     }
     for near in ["LocalCluster", "local.LocalCluster", "local:LocalCluster", "distributed.deploy.local.LocalCluster"] {
         assert_eq!(hint(&registry, near), "write `local::LocalCluster`", "{near}");

@@ -326,7 +326,7 @@ async fn a_class_by_path_by_type_and_by_factory() {
         let config = kwargs.parse::<LocalConfig>()?;
         <LocalCluster as remuda::ClusterClass>::from_config(config)
     });
-    for class in ["local::LocalCluster".into(), "distributed.LocalCluster".into(), remuda::ClassRef::of::<LocalCluster>(), factory] {
+    for class in ["local::LocalCluster".into(), remuda::ClassRef::of::<LocalCluster>(), factory] {
         let runner = TaskRunner::builder().cluster(class).cluster_kwargs(kwargs()).build().unwrap();
         assert_eq!(runner.run(|flow| async move { Ok(flow.submit(add(1, 2)).await?) }).await.unwrap(), 3);
     }
