@@ -71,7 +71,7 @@ impl Identity {
 }
 
 impl WorkerIdentity {
-    fn read(worker: &Value) -> Self {
+    pub(crate) fn read(worker: &Value) -> Self {
         let number = |name| get(worker, name).and_then(Value::as_u64).unwrap_or_default();
         let word = |name| get(worker, name).and_then(written).unwrap_or_default();
         Self {

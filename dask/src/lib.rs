@@ -3,7 +3,7 @@
 //! From the bottom up:
 //! - [`protocol`]: bytes to messages and back. No I/O; the wire is described there.
 //! - [`Comm`]: a `tcp://` or `tls://` connection after its handshake, messages in both directions; or a reader and a writer.
-//! - [`Rpc`]: questions and answers, typed where somebody asks: [`Rpc::identity`], [`Rpc::versions`]; any other by [`Rpc::call`].
+//! - [`Rpc`]: questions and answers, typed where we ask ourselves ([`Rpc::identity`], [`Rpc::retire_workers`]); any other by [`Rpc::call`].
 //!
 //! ```no_run
 //! use remuda_dask::{Address, ConnectOptions, Rpc};
@@ -28,6 +28,7 @@
 
 mod address;
 mod comm;
+mod control;
 mod identity;
 pub mod launch;
 pub mod protocol;
@@ -41,5 +42,6 @@ mod tls;
 
 pub use address::{Address, Scheme};
 pub use comm::{Comm, CommReader, CommWriter, ConnectOptions};
+pub use control::{Audience, CallBy, LogLine, Retirement, Retiring, TaskState, ToClose};
 pub use identity::{Identity, Versions, WorkerIdentity};
 pub use rpc::Rpc;

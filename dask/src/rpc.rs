@@ -1,12 +1,12 @@
 //! Asking a scheduler or worker.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use remuda_core::error::{Error, ErrorKind, Result};
 use tokio::time::timeout;
 
 use crate::{
-    Address, Comm, ConnectOptions, Identity, Versions,
+    Address, Comm, ConnectOptions,
     protocol::{Message, Value, answer, value::map},
 };
 
@@ -19,7 +19,7 @@ pub struct Rpc {
     comm: Comm,
     patience: Duration,
     /// An answer is still to come that nobody waits for any more.
-    is_owed: bool,
+    pub(crate) is_owed: bool,
 }
 
 impl Rpc {
@@ -71,41 +71,6 @@ impl Rpc {
         let message = message.ok_or_else(gone)?;
         self.is_owed = false;
         Ok(message)
-    }
-
-    /// Who the peer is; of a scheduler also its workers.
-    ///
-    /// # Errors
-    /// As [`call`](Self::call).
-    pub async fn identity(&mut self) -> Result<Identity> {
-        Identity::read(self.call("identity", []).await?.body())
-    }
-
-    /// The versions of the peer's Python and packages.
-    ///
-    /// # Errors
-    /// As [`call`](Self::call).
-    pub async fn versions(&mut self) -> Result<Versions> {
-        Versions::read(self.call("versions", []).await?.body())
-    }
-
-    /// The threads of each worker, by address. For a scheduler.
-    ///
-    /// # Errors
-    /// As [`call`](Self::call).
-    pub async fn ncores(&mut self) -> Result<BTreeMap<String, u64>> {
-        let answer = self.call("ncores", []).await?;
-        let entries = answer.body().as_map().map(Vec::as_slice).unwrap_or_default();
-        Ok(entries.iter().filter_map(|(address, threads)| Some((address.as_str()?.to_owned(), threads.as_u64()?))).collect())
-    }
-
-    /// How many workers the scheduler would have, to be through with everything in `target_duration`. For a scheduler.
-    ///
-    /// # Errors
-    /// As [`call`](Self::call).
-    pub async fn adaptive_target(&mut self, target_duration: Duration) -> Result<u64> {
-        let answer = self.call("adaptive_target", [("target_duration", target_duration.as_secs_f64().into())]).await?;
-        answer.body().as_u64().ok_or_else(|| Error::new(ErrorKind::Unexpected, "the answer to `adaptive_target` is no number"))
     }
 }
 

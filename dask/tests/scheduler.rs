@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use remuda_core::error::ErrorKind;
 use remuda_dask::{
-    Address, Comm, ConnectOptions, Rpc,
+    Address, Audience, CallBy, Comm, ConnectOptions, Retirement, Retiring, Rpc, TaskState, ToClose,
     protocol::{
         Message, Part, Value, answer,
         value::{elements, get, map, text},
@@ -51,8 +51,7 @@ async fn a_real_scheduler_answers() {
     assert!(error.kind() == ErrorKind::Timeout && error.hint().unwrap().contains("dashboard"), "{error:?}");
 
     // `terminate` is answered by the end of the connection, and of the process.
-    let error = rpc.call("terminate", []).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    rpc.terminate().await.unwrap();
     let mut scheduler = scheduler;
     let status = timeout(PATIENCE, scheduler.child.wait()).await.expect("it ends").unwrap();
     assert!(status.success(), "{status}");
@@ -118,5 +117,121 @@ fn check(message: &Message, contents: &[Bytes]) {
     for (n, content) in contents.iter().enumerate() {
         let value = get(get(message.body(), "data").unwrap(), key(n).as_str().unwrap()).unwrap();
         assert!(message.part(value).unwrap().to_bytes().unwrap() == content, "{n}: {message:?}");
+    }
+}
+
+/// Makes work of every kind, and holds it.
+const CLIENT: &str = "
+import sys, time
+from distributed import Client
+client = Client(sys.argv[1])
+done = client.submit(bytes, 1000, key='done-0')
+done.result()
+failed = client.submit(int, 'x', key='failed-0')
+failed.exception()
+lasting = client.submit(time.sleep, 600, key='lasting-0')
+waiting = client.submit(str, lasting, key='waiting-0')
+nowhere = client.submit(int, key='nowhere-0', resources={'NOBODY': 1})
+while not any(client.processing().values()):
+    time.sleep(0.01)
+print('ready', file=sys.stderr)
+time.sleep(600)
+";
+
+fn strings<const N: usize>(strings: [&str; N]) -> Vec<String> {
+    strings.map(str::to_owned).to_vec()
+}
+
+#[tokio::test]
+async fn the_control_plane_of_a_real_scheduler() {
+    if !can_run("the_control_plane_of_a_real_scheduler").await {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let (scheduler, address) = Running::scheduler(directory.path()).await;
+    let none = BTreeMap::new();
+    let mut workers =
+        [Running::worker(&address, "7", &none, directory.path()).await, Running::worker(&address, "hay", &none, directory.path()).await];
+    let client = Running::python(CLIENT, &[&address.to_string()], "ready").await;
+    let mut rpc = rpc(&address).await;
+    let identity = rpc.identity().await.unwrap();
+    let addresses: BTreeMap<_, _> = identity.workers.iter().map(|(address, worker)| (worker.name.clone(), address.clone())).collect();
+    let both: Vec<String> = identity.workers.keys().cloned().collect();
+    assert_eq!(addresses.keys().collect::<Vec<_>>(), ["7", "hay"]);
+    assert_eq!(rpc.ncores().await.unwrap(), both.iter().map(|address| (address.clone(), 2)).collect());
+
+    let states = rpc.task_states(&strings(["done-0", "failed-0", "lasting-0", "waiting-0", "nowhere-0", "unknown-0"])).await.unwrap();
+    let wanted = [
+        ("done-0", Some(TaskState::Memory)),
+        ("failed-0", Some(TaskState::Erred)),
+        ("lasting-0", Some(TaskState::Processing)),
+        ("nowhere-0", Some(TaskState::NoWorker)),
+        ("unknown-0", None),
+        ("waiting-0", Some(TaskState::Waiting)),
+    ];
+    assert_eq!(states, wanted.map(|(key, state)| (key.to_owned(), state)).into());
+    let processing = rpc.processing(None).await.unwrap();
+    let (busy, keys) = processing.iter().find(|(_, keys)| !keys.is_empty()).unwrap();
+    assert_eq!((processing.len(), keys), (2, &strings(["lasting-0"])));
+    assert_eq!(rpc.processing(Some(std::slice::from_ref(busy))).await.unwrap().len(), 1);
+    let sizes = rpc.nbytes(None).await.unwrap();
+    assert!(sizes["done-0"] >= 1000 && sizes.len() == 1, "{sizes:?}");
+    assert_eq!(rpc.nbytes(Some(&strings(["done-0", "lasting-0"]))).await.unwrap(), sizes);
+    let unknown = rpc.nbytes(Some(&strings(["unknown-0"]))).await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::Unexpected, "{unknown:?}");
+    let holders = rpc.who_has(Some(&strings(["done-0", "unknown-0"]))).await.unwrap();
+    assert!(holders["done-0"].len() == 1 && holders["unknown-0"].is_empty(), "{holders:?}");
+    assert_eq!(rpc.who_has(None).await.unwrap()["done-0"], holders["done-0"]);
+    let holder = &holders["done-0"][0];
+    assert_eq!(rpc.has_what(None).await.unwrap()[holder], strings(["done-0"]));
+    assert_eq!(rpc.has_what(Some(std::slice::from_ref(holder))).await.unwrap().len(), 1);
+
+    let pong = Value::from(b"pong".as_slice());
+    let answers = rpc.broadcast("ping", [], &Audience::All, false).await.unwrap();
+    assert_eq!(answers, both.iter().map(|address| (address.clone(), pong.clone())).collect());
+    let one = Audience::Workers(vec![addresses["hay"].clone()]);
+    assert_eq!(rpc.broadcast("ping", [], &one, false).await.unwrap(), [(addresses["hay"].clone(), pong)].into());
+    let host = Audience::Hosts(strings(["127.0.0.1"]));
+    assert_eq!(rpc.broadcast("identity", [], &host, false).await.unwrap().len(), 2);
+
+    let log = rpc.logs(None).await.unwrap();
+    assert!(log.iter().any(|line| line.level == "INFO" && line.text.contains("Scheduler at:")), "{log:?}");
+    assert_eq!(rpc.logs(Some(1)).await.unwrap(), log[..1]);
+    let logs = rpc.worker_logs(None, None, false).await.unwrap();
+    assert!(logs.len() == 2 && logs.values().all(|log| log.iter().any(|line| line.text.contains("Registered to:"))), "{logs:?}");
+    let some = rpc.worker_logs(Some(&both[..1]), Some(1), false).await.unwrap();
+    assert!(some.len() == 1 && some[&both[0]].len() == 1, "{some:?}");
+
+    // Idle ones first. Nothing is changed by the question.
+    let idle = both.iter().find(|address| *address != busy).unwrap();
+    let one = ToClose { n: Some(1), ..ToClose::default() };
+    assert_eq!(rpc.workers_to_close(&one).await.unwrap(), std::slice::from_ref(idle));
+    let named = ToClose { target: Some(1), call_by: CallBy::Name, ..ToClose::default() };
+    let name = rpc.workers_to_close(&named).await.unwrap().remove(0);
+    assert_eq!(&addresses[&name], idle);
+    let kept = ToClose { n: Some(2), minimum: Some(2), memory_ratio: Some(2.0), ..ToClose::default() };
+    assert_eq!(rpc.workers_to_close(&kept).await.unwrap(), strings([]));
+
+    // A drained one stays, and its results have moved.
+    let drained = rpc.retire_workers(&Retiring::Names(vec![name.clone(), "nobody".into()]), Retirement::Drain).await.unwrap();
+    assert_eq!(drained.keys().collect::<Vec<_>>(), [idle]);
+    let identity = rpc.identity().await.unwrap();
+    assert_eq!((identity.workers.len(), identity.workers[idle].status.as_str()), (2, "closing_gracefully"), "{identity:?}");
+    assert_eq!(rpc.who_has(Some(&strings(["done-0"]))).await.unwrap()["done-0"], std::slice::from_ref(busy));
+    let closed = rpc.retire_workers(&Retiring::Addresses(vec![idle.clone(), "tcp://127.0.0.1:1".into()]), Retirement::Close).await.unwrap();
+    assert_eq!(closed.keys().collect::<Vec<_>>(), [idle]);
+    assert_eq!(rpc.ncores().await.unwrap().keys().collect::<Vec<_>>(), [busy]);
+    let leaving = &mut workers[usize::from(name == "hay")];
+    assert!(timeout(PATIENCE, leaving.child.wait()).await.expect("it ends").unwrap().success());
+    // Nowhere to go: it stays.
+    let chosen = Retiring::Chosen(ToClose { n: Some(1), ..ToClose::default() });
+    assert_eq!(rpc.retire_workers(&chosen, Retirement::Drain).await.unwrap(), BTreeMap::new());
+
+    client.end().await;
+    rpc.terminate().await.unwrap();
+    let mut scheduler = scheduler;
+    assert!(timeout(PATIENCE, scheduler.child.wait()).await.expect("it ends").unwrap().success());
+    for worker in workers {
+        worker.end().await;
     }
 }

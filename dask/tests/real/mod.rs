@@ -3,7 +3,7 @@
 //! Where there is none a test is skipped by name; with `dask` in `REMUDA_REQUIRE` that is a failure.
 #![allow(dead_code, unreachable_pub, clippy::print_stdout, reason = "each test program uses some of it")]
 
-use std::{collections::BTreeMap, path::Path, process::Stdio, time::Duration};
+use std::{collections::BTreeMap, ffi::OsStr, path::Path, process::Stdio, time::Duration};
 
 use remuda_dask::Address;
 use tokio::{
@@ -16,7 +16,16 @@ use tokio::{
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 fn dask() -> Command {
-    let program = std::env::var_os("REMUDA_DASK").unwrap_or_else(|| "dask".into());
+    command(std::env::var_os("REMUDA_DASK").unwrap_or_else(|| "dask".into()))
+}
+
+/// The interpreter beside `dask`.
+fn python() -> Command {
+    let program = std::env::var_os("REMUDA_DASK").map(|dask| Path::new(&dask).with_file_name("python"));
+    command(program.filter(|python| python.exists()).unwrap_or_else(|| "python3".into()))
+}
+
+fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).kill_on_drop(true).env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONUNBUFFERED", "1");
     command
@@ -46,8 +55,20 @@ pub struct Running {
 impl Running {
     /// Starts `dask ARGS` and waits for a line of its log with `sign`.
     pub async fn start(args: &[&str], environment: &BTreeMap<String, String>, directory: &Path, sign: &str) -> Self {
-        let mut child =
-            dask().args(args).envs(environment).current_dir(directory).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = dask();
+        command.args(args).envs(environment).current_dir(directory);
+        Self::spawn(command, sign).await
+    }
+
+    /// Starts a Python program that says `sign` to stderr.
+    pub async fn python(code: &str, args: &[&str], sign: &str) -> Self {
+        let mut command = python();
+        command.args(["-c", code]).args(args);
+        Self::spawn(command, sign).await
+    }
+
+    async fn spawn(mut command: Command, sign: &str) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut log = Vec::new();
         let said = timeout(PATIENCE, async {
@@ -57,9 +78,9 @@ impl Running {
                 }
                 log.push(line);
             }
-            panic!("dask {args:?} ended before {sign:?}:\n{}", log.join("\n"));
+            panic!("{command:?} ended before {sign:?}:\n{}", log.join("\n"));
         });
-        let said = said.await.unwrap_or_else(|_| panic!("dask {args:?} is not ready after {PATIENCE:?}"));
+        let said = said.await.unwrap_or_else(|_| panic!("no {sign:?} after {PATIENCE:?}"));
         // A full pipe would stop it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Self { child, said }
