@@ -221,7 +221,6 @@ impl CommWriter {
     }
 
     /// Writes a message whose body is MessagePack already, and that has no parts. As [`write`](Self::write) otherwise.
-    #[allow(dead_code, reason = "the session comes next")]
     pub(crate) async fn write_packed(&mut self, body: bytes::Bytes) -> Result<()> {
         check(self.is_broken, &self.address)?;
         self.write_bytes(encode(vec![body])).await.map_err(|error| error.with_context("address", &self.address))

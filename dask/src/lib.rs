@@ -29,12 +29,12 @@
 mod address;
 mod comm;
 mod control;
+mod engine;
 mod identity;
 pub mod launch;
 pub mod protocol;
 mod rpc;
 pub mod security;
-#[allow(dead_code)]
 mod session;
 pub mod shim;
 mod stream;
@@ -43,5 +43,6 @@ mod tls;
 pub use address::{Address, Scheme};
 pub use comm::{Comm, CommReader, CommWriter, ConnectOptions};
 pub use control::{Audience, CallBy, LogLine, Retirement, Retiring, TaskState, ToClose};
+pub use engine::{DaskConnect, DaskOptions};
 pub use identity::{Identity, Versions, WorkerIdentity};
 pub use rpc::Rpc;

@@ -77,7 +77,7 @@ impl Translator {
             Work::Rust(work) => {
                 let signature = host::tasks().find(|task| task.name == work.function).map(|task| task.signature);
                 let def = Def::annotated("rust", name, Arc::default(), annotations);
-                Def { function: Some(work.function.to_string()), signature, ..def }
+                Def { function: Some(work.function.to_string()), signature, host: Some(super::check::program()), ..def }
             }
             Work::Python(work) => {
                 Def { target: Some(work.target.clone()), ..Def::annotated("python", name, work.path.clone(), annotations) }

@@ -29,6 +29,9 @@ pub(crate) struct Def {
     pub(crate) function: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) signature: Option<&'static str>,
+    /// What a worker on this machine may run it with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) host: Option<Arc<Program>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) target: Option<Arc<str>>,
     pub(crate) path: Arc<[String]>,
@@ -44,6 +47,15 @@ pub(crate) struct Def {
     pub(crate) batch: bool,
 }
 
+/// This program, started again as a task host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Program {
+    pub(crate) exe: String,
+    pub(crate) args: Vec<String>,
+    /// Of this machine. Absent where this program is not prepared to be started again.
+    pub(crate) boot_id: Option<String>,
+}
+
 impl Def {
     /// The part that annotations decide.
     pub(crate) fn annotated(kind: &'static str, name: &str, path: Arc<[String]>, annotations: &Annotations) -> Self {
@@ -52,6 +64,7 @@ impl Def {
             name: key_name(name),
             function: None,
             signature: None,
+            host: None,
             target: None,
             path,
             priority: annotations.priority,
@@ -187,7 +200,6 @@ pub(crate) fn hole(index: usize) -> Vec<u8> {
 #[derive(Debug)]
 pub(crate) enum News {
     Attached {
-        resumed: bool,
         received: u64,
     },
     /// The session is not there any more.
@@ -235,10 +247,7 @@ pub(crate) fn read(body: &Value) -> Result<News> {
     let number = |name| get(body, name).and_then(Value::as_u64).unwrap_or_default();
     match get(body, "t").and_then(text) {
         Some("attached") => {
-            return Ok(News::Attached {
-                resumed: get(body, "resumed").and_then(Value::as_bool).unwrap_or(false),
-                received: number("received"),
-            });
+            return Ok(News::Attached { received: number("received") });
         }
         Some("unknown") => return Ok(News::Unknown),
         Some("closed") => return Ok(News::Closed),

@@ -45,8 +45,8 @@ class HostPool:
 
     def take_for(self, worker, definition):
         """A host that has the task by the driver's signature. The driver's own, where several drivers have told of theirs."""
-        newest = None
-        for given in self.candidates():
+        newest, told = None, definition.get("host")
+        for given in [told] if told else self.candidates():
             try:
                 host = self.take(worker, given)
                 try:

@@ -22,7 +22,7 @@ class Definition:
 
     def __init__(self, told):
         self.name = NOT_IN_NAME.sub("_", told.get("name") or "task").lstrip("_.") or "task"
-        sent = {name: told.get(name) for name in ("kind", "function", "signature", "target", "timeout", "allowed")}
+        sent = {name: told.get(name) for name in ("kind", "function", "signature", "host", "target", "timeout", "allowed")}
         sent["name"] = self.name
         sent["path"] = list(told.get("path") or ())
         sent["slots"] = 1 if told.get("slots") is None else told["slots"]

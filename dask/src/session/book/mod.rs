@@ -38,7 +38,6 @@ pub(crate) type Unit = (u64, i64);
 
 #[derive(Debug)]
 pub(crate) struct Book {
-    session: Arc<str>,
     tasks: HashMap<Key, Task>,
     batches: HashMap<u64, Batch>,
     next_batch: u64,
@@ -156,6 +155,7 @@ pub(crate) enum Whereabouts {
         unit: Unit,
         prefix: String,
         address: Arc<str>,
+        is_python: bool,
     },
     Ended(TaskError),
 }
@@ -170,9 +170,8 @@ enum Step {
 
 impl Book {
     /// `batch`: how many calls one unit may have; `None`: as the measured durations say.
-    pub(crate) fn new(session: Arc<str>, batch: Option<u32>) -> Self {
+    pub(crate) fn new(batch: Option<u32>) -> Self {
         Self {
-            session,
             tasks: HashMap::new(),
             batches: HashMap::new(),
             next_batch: BATCH,
@@ -225,7 +224,10 @@ impl Book {
             (Phase::Ended(error) | Phase::Done(Place::Gone(error)), _) => Whereabouts::Ended(error.clone()),
             (Phase::Done(Place::At { address }), Some(unit)) => match &self.over {
                 Some(error) => Whereabouts::Ended(error.clone()),
-                None => Whereabouts::At { unit, prefix: self.prefix(task.def), address: address.clone() },
+                None => {
+                    let is_python = self.defs.get(task.def as usize).is_some_and(|def| def.kind == "python");
+                    Whereabouts::At { unit, prefix: self.prefix(task.def), address: address.clone(), is_python }
+                }
             },
             _ => {
                 self.watched.insert(key);
@@ -239,8 +241,9 @@ impl Book {
         self.defs.get(def as usize).map(|def| def.name.clone()).unwrap_or_default()
     }
 
-    pub(crate) fn session(&self) -> &Arc<str> {
-        &self.session
+    /// Nobody wants anything of it any more.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.over.is_some()
     }
 
     /// Ends everything and lets go of it; the last order is `close`.

@@ -35,7 +35,7 @@ fn python(key: u64, input: u64) -> TaskSpec {
 }
 
 pub(super) fn book(batch: Option<u32>) -> Book {
-    let mut book = Book::new("5e55".into(), batch);
+    let mut book = Book::new(batch);
     for gate in [Gate::Host, Gate::Module { name: "m".into(), path: Arc::default() }] {
         book.gates.insert(gate, Standing::Open);
     }
@@ -233,7 +233,7 @@ fn a_cancelled_call_takes_no_place_in_a_batch_that_is_not_sent() {
 
 #[test]
 fn a_check_that_fails_refuses_what_waited_for_it() {
-    let mut book = Book::new("5e55".into(), Some(1));
+    let mut book = Book::new(Some(1));
     submit(&mut book, vec![spec(1, &[], &Arc::default()), spec(2, &[(1, false)], &Arc::default())]);
     let checks = book.take_effects().checks;
     assert_eq!(checks, [Gate::Host], "asked once");

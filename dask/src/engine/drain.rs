@@ -1,0 +1,73 @@
+//! Taking workers out of work: no new tasks, what runs ends, results move to others.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use remuda_core::error::Result;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::Inner;
+use crate::{Rpc, protocol::Value};
+
+/// Between two looks at what a worker still runs.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Returns the names of those that are empty by the deadline. One that is not known any more has nothing to lose.
+pub(super) async fn drain(inner: &Inner, names: &[String], deadline: Duration) -> Result<Vec<String>> {
+    let end = Instant::now() + deadline;
+    let addresses = inner.addresses(names);
+    let mut drained: Vec<String> = names.iter().filter(|name| !addresses.values().any(|known| known == *name)).cloned().collect();
+    if addresses.is_empty() {
+        return Ok(drained);
+    }
+    let mut rpc = inner.rpc().await?.with_patience(deadline.max(Duration::from_secs(1)));
+    // Closing gracefully: it is given nothing more, and moves what it has.
+    retire(&mut rpc, addresses.keys()).await?;
+    let mut busy = addresses;
+    // A future that is dropped, or runs out of time here, leaves them out of work.
+    while !busy.is_empty() {
+        let running = timeout_at(end, processing(&mut rpc, busy.keys())).await;
+        let Ok(running) = running else { break };
+        let running = running?;
+        let empty: Vec<String> = busy.keys().filter(|address| running.get(*address).is_none_or(|count| *count == 0)).cloned().collect();
+        if !empty.is_empty() {
+            // What it has computed since is still there only.
+            let moved = timeout_at(end, retire(&mut rpc, empty.iter())).await;
+            let Ok(moved) = moved else { break };
+            moved?;
+            drained.extend(empty.iter().filter_map(|address| busy.remove(address)));
+        }
+        if busy.is_empty() || Instant::now() >= end {
+            break;
+        }
+        sleep(LOOK).await;
+    }
+    Ok(drained)
+}
+
+impl Inner {
+    /// Addresses of workers by name.
+    fn addresses(&self, names: &[String]) -> BTreeMap<String, String> {
+        let workers = self.workers();
+        let named = workers.known.iter().filter(|(_, known)| names.contains(&known.name));
+        named.map(|(address, known)| (address.clone(), known.name.clone())).collect()
+    }
+}
+
+async fn retire(rpc: &mut Rpc, workers: impl Iterator<Item = &String>) -> Result<()> {
+    let workers = Value::Array(workers.map(|address| address.as_str().into()).collect());
+    rpc.call("retire_workers", [("workers", workers), ("close_workers", false.into()), ("remove", false.into())]).await.map(drop)
+}
+
+/// How many tasks each of them has; nothing for one that is gone.
+async fn processing(rpc: &mut Rpc, workers: impl Iterator<Item = &String>) -> Result<BTreeMap<String, usize>> {
+    let wanted: Vec<&String> = workers.collect();
+    // Asked without names: the scheduler fails on one that it does not know any more.
+    let answer = rpc.call("processing", [("workers", Value::Nil)]).await?;
+    let entries = answer.body().as_map().map(Vec::as_slice).unwrap_or_default();
+    let count = |tasks: &Value| tasks.as_array().map(Vec::len).or_else(|| tasks.as_map().map(Vec::len)).unwrap_or_default();
+    Ok(entries
+        .iter()
+        .filter_map(|(address, tasks)| Some((address.as_str()?.to_owned(), count(tasks))))
+        .filter(|(address, _)| wanted.contains(&address))
+        .collect())
+}

@@ -1,0 +1,277 @@
+//! The keeper's side of a Dask scheduler.
+
+mod drain;
+mod fetch;
+mod redial;
+mod watch;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use remuda_core::{
+    engine::{Connect, Engine, Session, WorkerChange, WorkerChanges},
+    error::{Error, ErrorKind, Result},
+    manager::Endpoint,
+    security::Security,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch as latest},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub(crate) use self::{
+    fetch::{Fetcher, Reply, Want},
+    redial::Redial,
+};
+use crate::{
+    Address, ConnectOptions, Rpc,
+    session::DaskSession,
+    shim::{self, Hello},
+};
+
+/// How a driver talks to Dask schedulers.
+#[derive(Debug, Clone)]
+pub struct DaskOptions {
+    /// How the scheduler's log calls our sessions. Default: `remuda`.
+    pub name: String,
+    /// For a connection until it can be used. Default: 10 s.
+    pub timeout: Duration,
+    /// How long the scheduler keeps our tasks and results when it hears nothing of us: a cut connection that is shorter loses nothing.
+    /// Default: 30 s.
+    pub lease: Duration,
+    /// How long nothing may listen at the scheduler's address before it is given up. Default: 600 ms. Longer where a proxy or a port
+    /// forward that is started again stands between.
+    pub refused: Duration,
+    /// How many small calls one task of Dask's may carry. 1: each is a task of its own. Default: `None`, as measured.
+    pub batch: Option<u32>,
+    /// Used where the endpoint has none.
+    pub security: Option<Arc<Security>>,
+    /// Whether a cluster with a lease of its own stays as long as we are connected. Default: yes.
+    pub owner: bool,
+}
+
+impl Default for DaskOptions {
+    fn default() -> Self {
+        Self {
+            name: "remuda".to_owned(),
+            timeout: Duration::from_secs(10),
+            lease: Duration::from_secs(30),
+            refused: Duration::from_millis(600),
+            batch: None,
+            security: None,
+            owner: true,
+        }
+    }
+}
+
+/// Makes an engine of a scheduler's address.
+///
+/// ```no_run
+/// use remuda_core::{engine::Connect, manager::Endpoint};
+/// use remuda_dask::{DaskConnect, DaskOptions};
+///
+/// # async fn connect() -> Result<(), remuda_core::error::Error> {
+/// let endpoint = Endpoint::Dask { address: "tcp://10.0.0.7:8786".into(), security: None, dashboard: None };
+/// let engine = DaskConnect::new(DaskOptions::default()).connect(&endpoint).await?;
+/// let session = engine.open().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct DaskConnect {
+    options: DaskOptions,
+}
+
+impl DaskConnect {
+    /// With these options for every scheduler.
+    #[must_use]
+    pub fn new(options: DaskOptions) -> Self {
+        Self { options }
+    }
+}
+
+#[async_trait]
+impl Connect for DaskConnect {
+    /// Installs the shim where it is not there. What is read and written afterwards runs on the runtime on which this was called.
+    ///
+    /// # Errors
+    /// As [`Comm::connect`](crate::Comm::connect) and [`shim::install`]; [`ErrorKind::Unsupported`] for versions that are too old.
+    async fn connect(&self, endpoint: &Endpoint) -> Result<Arc<dyn Engine>> {
+        let (address, security) = match endpoint {
+            Endpoint::Embedded(engine) => return Ok(engine.clone()),
+            Endpoint::Dask { address, security, .. } => (address.parse::<Address>()?, security.clone()),
+        };
+        Ok(Arc::new(DaskEngine::connect(address, security, self.options.clone()).await?))
+    }
+}
+
+/// A scheduler, seen from the keeper.
+#[derive(Debug)]
+pub(crate) struct DaskEngine {
+    inner: Arc<Inner>,
+    hold: Arc<DropGuard>,
+}
+
+/// What the engine, its sessions and their background tasks share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) address: Address,
+    pub(crate) connect: ConnectOptions,
+    pub(crate) options: DaskOptions,
+    pub(crate) hello: Hello,
+    /// Outlives the user's runtime.
+    pub(crate) runtime: Handle,
+    workers: Mutex<Workers>,
+    /// Slots of all workers.
+    pub(crate) slots: latest::Sender<u32>,
+    /// Set once.
+    pub(crate) lost: latest::Sender<Option<Error>>,
+    pub(crate) fetcher: Fetcher,
+}
+
+#[derive(Debug, Default)]
+struct Workers {
+    /// By address.
+    known: BTreeMap<String, Known>,
+    listeners: Vec<mpsc::UnboundedSender<WorkerChange>>,
+    lost: Option<Error>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    name: String,
+    host: String,
+    slots: u32,
+}
+
+impl Inner {
+    /// A connection for questions to the scheduler.
+    pub(crate) async fn rpc(&self) -> Result<Rpc> {
+        Rpc::connect(&self.address, &self.connect).await
+    }
+
+    pub(crate) fn redial(&self) -> Redial {
+        Redial::new(std::time::Instant::now(), self.options.lease, self.options.refused)
+    }
+
+    fn workers(&self) -> MutexGuard<'_, Workers> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The scheduler is gone, for good.
+    pub(crate) fn lose(&self, error: &Error) {
+        let mut workers = self.workers();
+        if workers.lost.is_some() {
+            return;
+        }
+        tracing::warn!(address = %self.address, %error, "the scheduler is lost");
+        workers.lost = Some(error.clone());
+        for listener in std::mem::take(&mut workers.listeners) {
+            let _ = listener.send(WorkerChange::SchedulerLost(error.clone()));
+        }
+        drop(workers);
+        self.lost.send_replace(Some(error.clone()));
+    }
+}
+
+impl DaskEngine {
+    pub(crate) async fn connect(address: Address, security: Option<Arc<Security>>, options: DaskOptions) -> Result<Self> {
+        let connect = ConnectOptions {
+            timeout: options.timeout,
+            dead_after: (options.lease / 2).clamp(Duration::from_secs(1), Duration::from_secs(30)),
+            security: security.or_else(|| options.security.clone()),
+            ..ConnectOptions::default()
+        };
+        let mut rpc = Rpc::connect(&address, &connect).await?;
+        let versions = rpc.versions().await?;
+        check_versions(&versions.distributed, &versions.python).map_err(|error| error.with_context("address", &address))?;
+        let hello = shim::install(&mut rpc).await?;
+        let inner = Arc::new(Inner {
+            fetcher: Fetcher::new(address.clone(), connect.clone(), Handle::current()),
+            address,
+            connect,
+            options,
+            hello,
+            runtime: Handle::current(),
+            workers: Mutex::default(),
+            slots: latest::Sender::new(0),
+            lost: latest::Sender::new(None),
+        });
+        let stop = CancellationToken::new();
+        let first = watch::attach(&inner).await?;
+        inner.runtime.spawn(watch::run(inner.clone(), first, stop.clone()));
+        Ok(Self { inner, hold: Arc::new(stop.drop_guard()) })
+    }
+}
+
+#[async_trait]
+impl Engine for DaskEngine {
+    async fn open(&self) -> Result<Arc<dyn Session>> {
+        let lost = self.inner.lost.borrow().clone();
+        match lost {
+            Some(error) => Err(error),
+            None => Ok(Arc::new(DaskSession::open(self.inner.clone(), self.hold.clone()).await?)),
+        }
+    }
+
+    async fn drain(&self, workers: &[String], deadline: Duration) -> Result<Vec<String>> {
+        drain::drain(&self.inner, workers, deadline).await
+    }
+
+    fn changes(&self) -> WorkerChanges {
+        let (tell, changes) = mpsc::unbounded_channel();
+        let mut workers = self.inner.workers();
+        for Known { name, host, slots } in workers.known.values().cloned() {
+            let _ = tell.send(WorkerChange::Joined { name, host, slots });
+        }
+        match &workers.lost {
+            Some(error) => _ = tell.send(WorkerChange::SchedulerLost(error.clone())),
+            None => workers.listeners.push(tell),
+        }
+        changes
+    }
+
+    fn dashboard(&self) -> Option<String> {
+        self.inner.hello.dashboard.clone()
+    }
+}
+
+/// The oldest that are supported.
+fn check_versions(distributed: &str, python: &str) -> Result<()> {
+    let too_old = |what: &str, has: &str, needs: &str, remedy: &str| {
+        let text = format!("the scheduler runs {what} {has}, which is too old: {needs} or later is needed");
+        Err(Error::new(ErrorKind::Unsupported, text).with_hint(remedy))
+    };
+    if numbers(distributed) < (2023, 5) {
+        let remedy = "in its environment: pip install --upgrade 'dask[distributed]>=2023.5'; scheduler and workers alike";
+        return too_old("distributed", distributed, "2023.5", remedy);
+    }
+    if numbers(python) < (3, 8) {
+        return too_old("Python", python, "3.8", "use an environment or an image with a later Python; scheduler and workers alike");
+    }
+    Ok(())
+}
+
+/// The first two parts of a version.
+fn numbers(version: &str) -> (u32, u32) {
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or_default());
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_versions_are_refused_with_the_remedy() {
+        assert!(check_versions("2023.5.0", "3.8.18.final.0").is_ok() && check_versions("2026.8.0", "3.11.7").is_ok());
+        let error = check_versions("2023.4.1", "3.11.7").unwrap_err();
+        assert!(error.is_user_error() && error.hint().unwrap().contains("pip install"), "{error:?}");
+        assert!(check_versions("2023.5.0", "3.7.17.final.0").unwrap_err().message().contains("Python 3.7.17"));
+    }
+}
