@@ -44,10 +44,11 @@ static ARGS: OnceLock<Vec<String>> = OnceLock::new();
 /// In a task host: serves, and exits the process. In the driver: allows this binary to be started again as a task host, with `args`
 /// on its command line (a test binary needs the name of a test that calls `init`).
 pub fn init(args: Vec<String>) {
+    // In a host, too: what a task submits may want to know.
+    let _ = ARGS.set(args);
     if is_host() {
         serve::serve();
     }
-    let _ = ARGS.set(args);
 }
 
 static CONNECT: OnceLock<Arc<dyn Connect>> = OnceLock::new();

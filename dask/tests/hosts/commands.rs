@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::worker::{Worker, bytes, command, gone, result, with};
+use crate::worker::{Worker, begun, bytes, command, gone, result, with};
 
 #[tokio::test]
 async fn commands_are_those_of_the_task_host() {
@@ -76,7 +76,7 @@ async fn commands_end_when_they_are_cancelled_or_late() {
             let file = worker.directory.path().join(format!("command-{n}-{timeout}"));
             let call = with(command(&json!({"argv": ["sh", "-c", body], "env": {"F": file}})), "timeout", timeout.clone());
             let id = worker.begin(call).await;
-            let pids = worker.begun(&file).await;
+            let pids = begun(&file).await;
             if timeout.is_null() {
                 worker.perform(json!({"op": "kill", "key": "command-0123-1"})).await;
                 assert_eq!(worker.end(id).await["cancelled"], true);
@@ -92,7 +92,7 @@ async fn commands_end_when_they_are_cancelled_or_late() {
     }
     let escapes = json!({"argv": ["sh", "-c", "setsid sleep 3600 & echo $! > $F.new; mv $F.new $F; wait"], "env": {"F": worker.directory.path().join("escaped")}});
     let id = worker.begin(command(&escapes)).await;
-    let pids = worker.begun(&worker.directory.path().join("escaped")).await;
+    let pids = begun(&worker.directory.path().join("escaped")).await;
     worker.perform(json!({"op": "kill", "key": "command-0123-1"})).await;
     assert_eq!(worker.end(id).await["cancelled"], true, "a slot is not lost to what has left the group");
     // It is nobody's but ours now.

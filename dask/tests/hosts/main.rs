@@ -4,7 +4,10 @@
 //! Skipped by name where there is no Dask (see `scheduler.rs`).
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests, and the tasks they run")]
 
+mod cluster;
 mod commands;
+#[path = "../real/mod.rs"]
+mod real;
 mod worker;
 
 use std::{
@@ -23,7 +26,7 @@ use remuda_core::{
     value::{Template, Value, decode},
 };
 use serde_json::json;
-use worker::{Worker, alive, bytes, gone, result, rust, with};
+use worker::{Worker, alive, begun, bytes, gone, result, rust, with};
 
 /// Says whereto it was to connect.
 #[derive(Debug)]
@@ -180,14 +183,14 @@ async fn what_is_cancelled_or_late_ends() {
     let Some(mut worker) = Worker::start("what_is_cancelled_or_late_ends", true).await else { return };
     let file = worker.directory.path().join("gentle");
     let gentle = worker.begin(rust("gentle", &(&file,))).await;
-    let host = worker.begun(&file).await;
+    let host = begun(&file).await;
     worker.perform(json!({"op": "kill", "key": "gentle-0123-1f"})).await;
     assert_eq!(worker.end(gentle).await["cancelled"], true);
     assert!(alive(host[0]), "it ended by itself, and serves on");
 
     let file = worker.directory.path().join("stubborn");
     let stubborn = worker.begin(rust("stubborn", &(&file,))).await;
-    let pids = worker.begun(&file).await;
+    let pids = begun(&file).await;
     assert_eq!(pids[0], host[0], "the same host");
     worker.perform(json!({"op": "kill", "key": "stubborn-0123-1f"})).await;
     assert_eq!(worker.end(stubborn).await["cancelled"], true);
@@ -198,7 +201,7 @@ async fn what_is_cancelled_or_late_ends() {
     let late = worker.end(late).await;
     assert_eq!(late["failed"]["kind"], "TimeoutError");
     assert!(late["failed"]["message"].as_str().unwrap().contains("300ms"), "{late}");
-    gone(&worker.begun(&file).await).await;
+    gone(&begun(&file).await).await;
     worker.perform(json!({"op": "kill", "key": "nobody-0-0"})).await;
     assert_eq!(result(&worker.rust("add", &(1, 2)).await), 3);
 }
@@ -228,7 +231,7 @@ async fn hosts_go_with_their_worker() {
     let mut pids = vec![u32::try_from(idle[3].as_u64().unwrap()).unwrap()];
     for file in &files {
         worker.begin(rust("stubborn", &(file,))).await;
-        pids.extend(worker.begun(file).await);
+        pids.extend(begun(file).await);
     }
     worker.child.kill().await.unwrap();
     gone(&pids).await;
@@ -236,7 +239,7 @@ async fn hosts_go_with_their_worker() {
     let Some(mut worker) = Worker::start("hosts_go_with_their_worker", true).await else { return };
     let file = worker.directory.path().join("closed");
     let busy = worker.begin(rust("stubborn", &(&file,))).await;
-    let pids = worker.begun(&file).await;
+    let pids = begun(&file).await;
     worker.perform(json!({"op": "close"})).await;
     assert_eq!(worker.end(busy).await["cancelled"], true);
     gone(&pids).await;

@@ -117,12 +117,12 @@ impl Worker {
     pub(crate) async fn command(&mut self, call: Json) -> Json {
         self.perform(command(&call)).await
     }
+}
 
-    /// What a task that has begun has written.
-    pub(crate) async fn begun(&self, file: &Path) -> Vec<u32> {
-        let pids = eventually("the task has begun", || std::fs::read_to_string(file).ok()).await;
-        pids.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
-    }
+/// What a task that has begun has written.
+pub(crate) async fn begun(file: &Path) -> Vec<u32> {
+    let pids = eventually("the task has begun", || std::fs::read_to_string(file).ok()).await;
+    pids.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 pub(crate) fn rust(function: &str, args: &impl serde::Serialize) -> Json {
