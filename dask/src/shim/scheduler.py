@@ -17,7 +17,7 @@ class Core:
         self.submitter = Submitter(scheduler)
         self.records, self.sessions, self.watches = {}, {}, set()
         self.failed_with = None
-        self.renamed = {}
+        self.renamed = {address: str(state.name) for address, state in scheduler.workers.items()}
         for name in ("hello", "stream", "watch", "fetch", "prepare", "load"):
             scheduler.handlers[OP + name] = getattr(self, name)
         scheduler.stream_handlers[OP + "note"] = self.note
