@@ -85,17 +85,20 @@ impl Shared {
             effects.settled.iter().filter_map(|key| state.waiters.remove(key)).flatten().for_each(|waiter| _ = waiter.send(()));
         }
         drop(state);
-        for gate in effects.checks {
-            let shared = self.clone();
-            self.inner.runtime.spawn(async move {
-                let answer = check::check(&shared.inner, &gate).await;
-                shared.update(|book| book.gate(gate, answer));
-            });
-        }
+        effects.checks.into_iter().for_each(|gate| self.ask(gate));
         if effects.is_due {
             self.due.notify_one();
         }
         result
+    }
+
+    /// The books hear the answer.
+    fn ask(self: &Arc<Self>, gate: call::Gate) {
+        let shared = self.clone();
+        self.inner.runtime.spawn(async move {
+            let answer = check::check(&shared.inner, &gate).await;
+            shared.update(|book| book.gate(gate, answer));
+        });
     }
 
     /// What is to be sent next. Changes nothing that anybody hears of.
