@@ -1,5 +1,5 @@
 //! The engine against real schedulers and workers.
-#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like a test")]
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a helper of a test may panic like a test")]
 
 #[path = "engine/bench.rs"]
 mod bench;
