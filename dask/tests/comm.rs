@@ -6,7 +6,7 @@ use std::{future::Future, path::Path, time::Duration};
 use bytes::Bytes;
 use remuda_core::error::{Error, ErrorKind};
 use remuda_dask::{
-    Address, Comm, ConnectOptions, Rpc,
+    Address, Audience, Comm, ConnectOptions, Rpc, TaskState, ToClose,
     protocol::{Connection, Event, Limits, Message, Part, Value, encode, value::map},
 };
 use tokio::{
@@ -147,7 +147,7 @@ async fn answering(answers: Vec<Vec<u8>>) -> Address {
 
 #[tokio::test]
 async fn typed_answers_of_real_schedulers() {
-    for version in ["2023.5.0", "2024.8.0", "2026.8.0"] {
+    for version in ["2023.5.0", "2024.8.0", "2025.3.0", "2025.7.0", "2026.8.0"] {
         let address = answering(vec![golden(version, "identity"), golden(version, "versions")]).await;
         let mut rpc = Rpc::connect(&address, &options()).await.unwrap();
         assert_eq!(rpc.comm().peer().python, [3, 11, 0]);
@@ -185,6 +185,80 @@ async fn failures_of_a_call_are_told_apart_and_the_connection_stays() {
     let lacking = rpc.identity().await.unwrap_err();
     assert_eq!(lacking.message(), "the answer to `identity` has no `type`");
     assert_eq!(rpc.adaptive_target(Duration::from_secs(5)).await.unwrap(), 7);
+}
+
+#[tokio::test]
+async fn a_peer_that_lacks_an_operation_is_told_from_one_whose_answer_makes_no_sense() {
+    let version = "2026.8.0";
+    let odd = raw(map([("tcp://127.0.0.1:1", Value::Nil)]));
+    let answers =
+        vec![golden(version, "unknown-op"), golden(version, "unknown-op"), raw(Value::from(7)), odd, golden(version, "task-status")];
+    let mut rpc = Rpc::connect(&answering(answers).await, &options()).await.unwrap();
+    let all = Audience::default();
+    assert_eq!(rpc.workers_to_close(&ToClose::default()).await.unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(rpc.broadcast("ping", [], &all, false).await.unwrap_err().kind(), ErrorKind::Unsupported);
+    let shapeless = rpc.ncores().await.unwrap_err();
+    assert_eq!((shapeless.kind(), shapeless.message()), (ErrorKind::Unexpected, "the answer to `ncores` is no map"));
+    let shapeless = rpc.processing(None).await.unwrap_err();
+    assert_eq!(shapeless.message(), "the answer to `processing` is no map of what was asked for");
+    assert_eq!(rpc.task_states(&[]).await.unwrap()["failed-0"], Some(TaskState::Erred));
+}
+
+#[tokio::test]
+async fn a_peer_that_is_told_to_end_and_answers_is_not_gone() {
+    let unknown = Rpc::connect(&answering(vec![raw(Value::Nil)]).await, &options()).await.unwrap();
+    assert_eq!(unknown.terminate().await.unwrap_err().kind(), ErrorKind::Unsupported);
+    let staying = Rpc::connect(&answering(vec![]).await, &options()).await.unwrap().with_patience(Duration::from_millis(200));
+    assert_eq!(staying.terminate().await.unwrap_err().kind(), ErrorKind::Timeout);
+}
+
+#[tokio::test]
+async fn garbage_in_mid_stream_ends_the_connection_after_what_came_before() {
+    let fine = golden("2026.8.0", "gather-sharded");
+    for (garbage, kind) in [
+        (vec![0xff; 64], ErrorKind::Unsupported),
+        (vec![0; 64], ErrorKind::Unexpected),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n".to_vec(), ErrorKind::ConfigInvalid),
+        // A message, and no MessagePack in it.
+        (encode(vec![Bytes::from_static(b"\xc4\x09")]).concat(), ErrorKind::Unexpected),
+        // Refers to a frame that is not there.
+        (raw(map([("__Serialized__", 1.into())])), ErrorKind::Unexpected),
+        (Connection::hello().concat()[..30].to_vec(), ErrorKind::Unavailable),
+    ] {
+        let stream = [Connection::hello().concat(), fine.clone(), garbage].concat();
+        let address = peer(async move |mut socket| {
+            socket.read_exact(&mut [0; 66]).await.unwrap();
+            socket.write_all(&stream).await.unwrap();
+        })
+        .await;
+        let mut comm = Comm::connect(&address, &options()).await.unwrap();
+        assert!(comm.read().await.unwrap().is_some());
+        let error = timeout(PATIENCE, comm.read()).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), kind, "{error:?}");
+        if kind != ErrorKind::Unavailable {
+            assert_eq!(comm.read().await.unwrap_err().kind(), ErrorKind::Closed);
+            assert_eq!(comm.write(&Message::default()).await.unwrap_err().kind(), ErrorKind::Closed);
+        }
+    }
+}
+
+#[tokio::test]
+async fn both_halves_go_their_own_way() {
+    let address = peer(async |stream| {
+        let (mut from, mut to) = stream.into_split();
+        tokio::io::copy(&mut from, &mut to).await.unwrap();
+    })
+    .await;
+    let (mut reader, mut writer) = Comm::connect(&address, &options()).await.unwrap().split();
+    let mut sent = Message::default();
+    let parts = (0..5).map(|n| sent.attach(Part::bytes(vec![n; 4_000_000].into()))).collect();
+    sent.set_body(Value::Array(parts));
+    let (written, read) = timeout(PATIENCE, async { tokio::join!(writer.write(&sent), reader.read()) }).await.unwrap();
+    written.unwrap();
+    assert_eq!(read.unwrap().unwrap(), sent);
+    // The echo ends when it hears that nothing more comes.
+    drop(writer);
+    assert_eq!(timeout(PATIENCE, reader.read()).await.unwrap().unwrap(), None);
 }
 
 #[tokio::test]

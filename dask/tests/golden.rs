@@ -10,7 +10,7 @@ use remuda_dask::protocol::{
     value::{elements, get, text},
 };
 
-const VERSIONS: [&str; 3] = ["2023.5.0", "2024.8.0", "2026.8.0"];
+const VERSIONS: [&str; 5] = ["2023.5.0", "2024.8.0", "2025.3.0", "2025.7.0", "2026.8.0"];
 
 fn file(version: &str, name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(version).join(format!("{name}.bin"));

@@ -1,6 +1,11 @@
 //! The protocol under any bytes, cut anywhere.
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like a test")]
 
+#[path = "../../fuzz/src/connection.rs"]
+mod fuzz_target;
+
+use std::{fs, path::Path};
+
 use bytes::{BufMut, Bytes};
 use proptest::{collection::vec, prelude::*};
 use remuda_core::error::ErrorKind;
@@ -82,6 +87,62 @@ proptest! {
         prop_assert_eq!(found, wanted);
     }
 
+    /// However the sender cut it, and however much of it was in its first write.
+    #[test]
+    fn sharded_objects_come_back_whole(
+        content in vec(any::<u8>(), 0..5000),
+        mut cuts in vec(any::<prop::sample::Index>(), 0..9),
+        covered in any::<prop::sample::Index>(),
+        beside in vec(any::<u8>(), 0..20),
+    ) {
+        let mut cuts: Vec<usize> = cuts.drain(..).map(|cut| cut.index(content.len() + 1)).collect();
+        cuts.extend([0, content.len()]);
+        cuts.sort_unstable();
+        let shards: Vec<&[u8]> = cuts.windows(2).map(|piece| &content[piece[0]..piece[1]]).collect();
+        let header = |frames: usize| map([("serializer", "dask".into()), ("type", "builtins.bytes".into()), ("num-sub-frames", frames.into())]);
+        let body = map([("a", map([("__Serialized__", 1.into())])), ("b", map([("__Serialized__", (2 + shards.len()).into())]))]);
+        let packed = |value: Value| Message::from(value).to_frames().unwrap().remove(0).to_vec();
+        let mut frames = vec![packed(body), packed(header(shards.len()))];
+        frames.extend(shards.iter().map(|shard| shard.to_vec()));
+        frames.extend([packed(header(1)), beside.clone()]);
+        let mut decoder = FrameDecoder::new(Limits::default());
+        decoder.feed(&raw(&frames, covered.index(frames.len() + 1)));
+        let message = Message::from_frames(&decoder.next().unwrap().unwrap(), &Limits::default()).unwrap();
+        let bytes = |name: &str| message.part(&message.body()[name]).unwrap().to_bytes().unwrap();
+        prop_assert_eq!((bytes("a"), bytes("b")), (Bytes::from(content), Bytes::from(beside)));
+    }
+
+    /// What came whole is read, whatever follows it.
+    #[test]
+    fn garbage_does_not_reach_back(messages in vec(messages(), 1..4), garbage in vec(any::<u8>(), 0..200), cut in any::<prop::sample::Index>()) {
+        let mut stream = Connection::hello().concat();
+        messages.iter().for_each(|message| stream.extend(encode(message.to_frames().unwrap()).concat()));
+        stream.extend(&garbage);
+        let cut = cut.index(stream.len() + 1);
+        let mut connection = Connection::new(Limits::default());
+        let mut found = Vec::new();
+        for piece in [&stream[..cut], &stream[cut..]] {
+            connection.feed(piece);
+            while found.len() <= messages.len() && let Some(event) = connection.next().unwrap() {
+                found.push(event);
+            }
+        }
+        prop_assert!(matches!(found.remove(0), Event::Ready(_)));
+        prop_assert_eq!(found, messages.into_iter().map(Event::Message).collect::<Vec<_>>());
+        while let Ok(Some(_)) = connection.next() {}
+    }
+
+    /// The target of the fuzzer, on a toolchain without one.
+    #[test]
+    fn the_target_of_the_fuzzer_holds(bytes in vec(any::<u8>(), 0..300), message in messages(), at in any::<prop::sample::Index>(), with in any::<u8>()) {
+        fuzz_target::check(&bytes);
+        let mut stream = encode(message.to_frames().unwrap()).concat();
+        fuzz_target::check(&stream);
+        let at = at.index(stream.len());
+        stream[at] = with;
+        fuzz_target::check(&stream);
+    }
+
     #[test]
     fn no_bytes_panic(bytes in vec(any::<u8>(), 0..400)) {
         let mut connection = Connection::new(Limits::default());
@@ -113,6 +174,25 @@ proptest! {
             }
         }
         let _ = connection.end();
+    }
+}
+
+/// The corpus of the fuzzer, and each of it with a bit turned at each place of its beginning.
+#[test]
+fn the_target_of_the_fuzzer_holds_near_what_real_schedulers_sent() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let versions = fs::read_dir(golden).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let files: Vec<_> = versions.flat_map(|version| fs::read_dir(version).unwrap()).map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 5 * 14);
+    for (n, file) in files.iter().enumerate() {
+        let mut stream = fs::read(file).unwrap();
+        fuzz_target::check(&stream);
+        for at in 0..stream.len().min(100) {
+            let bit = 1 << ((at + n) % 8);
+            stream[at] ^= bit;
+            fuzz_target::check(&stream);
+            stream[at] ^= bit;
+        }
     }
 }
 
@@ -162,14 +242,22 @@ fn what_is_beyond_the_limits_is_refused_before_it_comes() {
 
 #[test]
 fn depth_is_limited() {
-    let limits = Limits { depth: 8, ..Limits::default() };
-    let nested = |levels: usize| {
-        let arrays = [vec![0x91; levels], vec![0xc0]].concat();
-        let maps = [[0x81, 0xc0].repeat(levels), vec![0xa1, b'x']].concat();
-        [arrays, maps].map(|body| Message::from_frames(&[body.into()], &limits).map_err(|error| error.kind()))
-    };
-    assert!(nested(8).iter().all(Result::is_ok), "{:?}", nested(8));
-    assert!(nested(10).iter().all(|read| matches!(read, Err(ErrorKind::Unsupported))), "{:?}", nested(10));
+    // Whatever is inside: nil, a string, bytes, an extension; and an empty array is a level of its own.
+    let leaves: [&[u8]; 4] = [&[0xc0], &[0xa1, b'x'], &[0xc4, 1, 7], &[0xd4, 1, 7]];
+    for depth in [0_u16, 1, 8, 128] {
+        let limits = Limits { depth, ..Limits::default() };
+        let read = |levels: u16, leaf: &[u8]| {
+            let levels = usize::from(levels);
+            let bodies = [vec![0x91; levels], [0x81, 0xc0].repeat(levels), [&[0x82, 0xc0, 0xc0][..], &[0xc0]].concat().repeat(levels)];
+            bodies.map(|outside| Message::from_frames(&[[&outside, leaf].concat().into()], &limits).map_err(|error| error.kind()))
+        };
+        for leaf in leaves {
+            assert!(read(depth, leaf).iter().all(Result::is_ok), "{depth} {leaf:?}: {:?}", read(depth, leaf));
+            let deeper = read(depth + 1, leaf);
+            assert!(deeper.iter().all(|read| matches!(read, Err(ErrorKind::Unsupported))), "{depth} {leaf:?}: {deeper:?}");
+        }
+        assert!(read(depth, &[0x90]).iter().all(|read| matches!(read, Err(ErrorKind::Unsupported))), "{depth}");
+    }
     let deepest = [vec![0x91; 1_000_000], vec![0xc0]].concat();
     let error = Message::from_frames(&[deepest.into()], &Limits::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);

@@ -15,7 +15,11 @@ use remuda_dask::{
     },
 };
 use tempfile::TempDir;
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
 use real::{PATIENCE, Running, can_run};
 
@@ -234,4 +238,35 @@ async fn the_control_plane_of_a_real_scheduler() {
     for worker in workers {
         worker.end().await;
     }
+}
+
+/// What it hears that makes no sense ends that connection, and nothing else.
+#[tokio::test]
+async fn garbage_does_not_harm_a_real_scheduler() {
+    if !can_run("garbage_does_not_harm_a_real_scheduler").await {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let (scheduler, address) = Running::scheduler(directory.path()).await;
+    let mut rpc = rpc(&address).await;
+    let hello = remuda_dask::protocol::Connection::hello().concat();
+    let number = |number: u64| number.to_le_bytes();
+    for garbage in [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        vec![0xff; 64],
+        vec![0; 64],
+        [number(16 + 4), number(1), number(4)].concat(),
+        [&[number(17), number(1), number(1)].concat()[..], &[0xc1]].concat(),
+    ] {
+        for before in [&hello[..], &[]] {
+            let mut stream = TcpStream::connect((address.host(), address.port())).await.unwrap();
+            stream.write_all(&[before, &garbage].concat()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            // It hangs up, with or without an answer.
+            let heard = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await;
+            assert!(heard.is_ok(), "{garbage:?}: still there");
+            assert_eq!(rpc.identity().await.unwrap().kind, "Scheduler");
+        }
+    }
+    scheduler.end().await;
 }

@@ -12,7 +12,7 @@ pub struct Limits {
     pub body: u64,
     /// Frames of one message. Default: 1,048,576 (half a million results in one answer).
     pub frames: u64,
-    /// How deep arrays and maps may be nested. Default: 128.
+    /// How many arrays and maps may be inside of one another. Default: 128.
     pub depth: u16,
 }
 

@@ -165,13 +165,26 @@ fn unpack(bytes: &Bytes, limits: &Limits) -> Result<Value> {
         return Err(beyond("bytes of MessagePack", bytes.len() as u64, limits.body));
     }
     let mut rest = &bytes[..];
-    // It counts two for an array or map, and up to three for what is inside.
+    let too_deep = || Error::new(ErrorKind::Unsupported, format!("a message is nested deeper than {} levels", limits.depth));
+    // It counts two for an array or map, and up to three for what is inside: near enough to bound its recursion, not to be our limit.
     let depth = 2 * usize::from(limits.depth) + 3;
     let value = read_value_with_max_depth(&mut rest, depth).map_err(|error| match error {
-        rmpv::decode::Error::DepthLimitExceeded => {
-            Error::new(ErrorKind::Unsupported, format!("a message is nested deeper than {} levels", limits.depth))
-        }
+        rmpv::decode::Error::DepthLimitExceeded => too_deep(),
         other => malformed("a frame is not MessagePack").with_source(other),
     })?;
+    if is_deeper(&value, limits.depth) {
+        return Err(too_deep());
+    }
     if rest.is_empty() { Ok(value) } else { Err(malformed("bytes behind the MessagePack of a frame").with_context("bytes", rest.len())) }
+}
+
+/// Whether more than so many arrays and maps are inside of one another.
+fn is_deeper(value: &Value, levels: u16) -> bool {
+    let below = levels.checked_sub(1);
+    match (value, below) {
+        (Value::Array(_) | Value::Map(_), None) => true,
+        (Value::Array(elements), Some(below)) => elements.iter().any(|element| is_deeper(element, below)),
+        (Value::Map(entries), Some(below)) => entries.iter().any(|(key, value)| is_deeper(key, below) || is_deeper(value, below)),
+        _ => false,
+    }
 }
