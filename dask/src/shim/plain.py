@@ -159,6 +159,8 @@ def failure_of(e):
         return e.failure
     if isinstance(e, Lookup):
         return failure(clean(safe_str(e)))
+    if isinstance(e, Upstream):
+        return failure(clean(safe_str(e)), "Upstream")
     tb = e.__traceback__
     while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
         tb = tb.tb_next

@@ -1,6 +1,7 @@
 # ---- Sessions: one per run. Its keys are wanted by a client that exists only in the scheduler, so a cut connection loses nothing.
 
-BATCH = 0.002
+# Seconds until events are told: the first at once, many together.
+BATCH, BUSY = 0.002, 0.01
 TURN = 500
 NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_.]")
 
@@ -50,7 +51,7 @@ class Session:
         self.definitions, self.keys = {}, {}
         self.received, self.sequence, self.order = 0, 0, 0
         self.events, self.unseen, self.sent = [], [], 0
-        self.flushing, self.acknowledge = False, False
+        self.flushing, self.acknowledge, self.pause = False, False, BATCH
         self.comm, self.wake, self.closed = None, asyncio.Event(), False
 
     # Events.
@@ -62,10 +63,11 @@ class Session:
     def flush_soon(self):
         if not self.flushing:
             self.flushing = True
-            self.core.loop.call_later(BATCH, self.flush)
+            self.core.loop.call_later(self.pause, self.flush)
 
     def flush(self):
         self.flushing = False
+        self.pause = BUSY if len(self.events) > 8 else BATCH
         while self.events:
             # A message of bounded size.
             part, self.events = self.events[:5000], self.events[5000:]
