@@ -16,8 +16,12 @@ class Core:
         self.loop = asyncio.get_running_loop()
         self.submitter = Submitter(scheduler)
         self.records, self.sessions, self.watches = {}, {}, set()
-        self.failed_with = None
-        self.renamed = {address: str(state.name) for address, state in scheduler.workers.items()}
+        # What shows that a worker that leaves was busy: the stimulus that ended others' tasks (older versions do not tell it), its address
+        # from ours.
+        self.failed_with, self.busy = None, set()
+        # Names, also of workers that are gone.
+        self.renamed = {ws.address: str(ws.name) for ws in scheduler.workers.values()}
+        self.owned, self.had_owner = time.monotonic(), False
         for name in ("hello", "stream", "watch", "fetch", "prepare", "load"):
             scheduler.handlers[OP + name] = getattr(self, name)
         scheduler.stream_handlers[OP + "note"] = self.note
@@ -58,6 +62,7 @@ class Core:
 
     async def watch(self, comm, owner=False, lease=30):
         watch = Watch(self, comm, owner, lease)
+        self.had_owner = self.had_owner or watch.owner
         self.watches.add(watch)
         try:
             await watch.serve()
@@ -67,7 +72,8 @@ class Core:
             log.exception("a watch failed")
         finally:
             self.watches.discard(watch)
-            self.owner_seen()
+            if watch.owner:
+                self.owned = time.monotonic()
             comm.abort()
         return Status.dont_reply
 
@@ -134,12 +140,12 @@ class Core:
         elif finish == "memory":
             self.done(record, key, start, kwargs)
         elif start == "processing" and finish in ("released", "waiting"):
-            self.failed_with = kwargs.get("stimulus_id")
+            self.ended_on(record.worker)
             self.again(record, key)
         elif finish == "erred":
-            self.failed_with = kwargs.get("stimulus_id")
+            self.ended_on(record.worker)
             self.erred(record, key, start, kwargs)
-        elif finish == "no-worker":
+        elif finish == "no-worker" or (finish == "queued" and not self.scheduler.workers):
             record.told = self.reason(key)
             record.session.tell(["pending", record.number, record.told])
         elif start == "memory" and finish in ("released", "waiting"):
@@ -149,6 +155,11 @@ class Core:
         elif finish == "forgotten":
             if record.session.forget(record.number):
                 record.session.tell(["gone", record.number])
+
+    def ended_on(self, address):
+        if address not in self.scheduler.workers:
+            # Its worker is being removed, and was busy.
+            self.busy.add(address)
 
     def worker_name(self, address):
         state = self.scheduler.workers.get(address)
@@ -291,10 +302,10 @@ class Core:
     def remove_worker(self, scheduler=None, worker=None, stimulus_id=None, **kwargs):
         try:
             name = self.renamed.get(worker, worker)
-            cause = self.failed_with or ""
-            busy = bool(cause) and (cause == stimulus_id or (stimulus_id is None and "worker" in cause))
+            busy = worker in self.busy or (stimulus_id is not None and self.failed_with == stimulus_id)
+            self.busy.clear()
             self.failed_with = None
-            why = stimulus_id or cause
+            why = stimulus_id or ""
             if "ttl" in why:
                 reason = "no sign of life for too long"
             elif "retire" in why:
@@ -310,13 +321,10 @@ class Core:
 
     # Leases.
 
-    def owner_seen(self):
-        self.owned = time.monotonic()
-
     async def keep(self):
         """Ends sessions and the scheduler itself, when nobody has renewed their leases."""
         lease, grace = number_of("REMUDA_LEASE"), number_of("REMUDA_LEASE_GRACE")
-        self.owned, self.had_owner, last = time.monotonic(), False, time.monotonic()
+        last = time.monotonic()
         while True:
             await asyncio.sleep(OWNER_CHECK)
             try:
@@ -338,7 +346,7 @@ class Core:
                     if now >= watch.deadline:
                         watch.comm.abort()
                     elif watch.owner:
-                        self.had_owner, self.owned = True, now
+                        self.owned = now
                 limit = lease if self.had_owner or grace is None else grace
                 if lease is not None and now - self.owned >= limit:
                     log.warning("no driver for %s s: closing, as REMUDA_LEASE says", text_of(limit))

@@ -155,29 +155,30 @@ class Session:
     async def submit(self, message):
         for ident, told in message.get("defs", ()):
             self.definitions[ident] = Definition(told)
-        numbers = [task[0] for task in message["tasks"]]
+        refused_already = set()
         try:
-            await self.enter(message["tasks"])
+            await self.enter(message["tasks"], refused_already)
         except Exception as e:
             refused = (e.kind, e.message, e.hint) if isinstance(e, Refused) else ("unexpected", "the scheduler did not take it: %s: %s" % (type(e).__name__, e), None)
             if not isinstance(e, Refused):
                 log.exception("a submission failed")
-            for number in numbers:
-                if self.forget(number):
-                    self.tell(["refused", number, *refused])
+            for task in message["tasks"]:
+                self.forget(task[0])
+                if task[0] not in refused_already:
+                    self.tell(["refused", task[0], *refused])
 
-    async def enter(self, tasks):
+    async def enter(self, tasks, refused):
         core, scheduler = self.core, self.core.scheduler
         groups, priorities, limit = {}, {}, scheduler.allowed_failures
         for number, ident, args, deps in tasks:
-            definition = self.definitions[ident]
+            definition = self.definitions.get(ident)
+            wanted = [self.keys.get(dep) for dep in deps[::4]] if deps else ()
+            if definition is None or None in wanted:
+                what = "its definition is not there" if definition is None else "it needs a task that is not there any more"
+                refused.add(number)
+                self.tell(["refused", number, "unexpected", what, None])
+                continue
             key = "%s-%s-%x" % (definition.name, self.ident, number)
-            wanted = []
-            if deps:
-                wanted = [self.keys.get(dep) for dep in deps[::4]]
-                if None in wanted:
-                    self.tell(["refused", number, "unexpected", "it needs a task that is not there any more", None])
-                    continue
             base = 0 if definition.allowed is None else limit - definition.allowed
             self.keys[number] = key
             core.records[key] = Record(self, number, definition, base)

@@ -1,0 +1,504 @@
+//! The shim in real schedulers and workers: the `dask` on the PATH, or the one that `REMUDA_DASK` names. Each side of the protocol is
+//! written out by hand here.
+//!
+//! Skipped by name where there is none; with `dask` in `REMUDA_REQUIRE` that is a failure.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a test may panic")]
+
+mod support;
+
+use remuda_core::error::ErrorKind;
+use remuda_dask::{
+    Comm, ConnectOptions,
+    protocol::{Value, value::map},
+    shim::{self, Preload},
+};
+use serde_json::json;
+use tokio::time::timeout;
+
+use self::support::{Arg, Cluster, PATIENCE, Stream, args, can_run, dask_key, fetch, from_value, plain};
+
+const SESSION: &str = "0123456789abcdef0123456789abcdef";
+const OTHER: &str = "fedcba9876543210fedcba9876543210";
+
+macro_rules! needs_dask {
+    ($name:literal) => {
+        if !can_run($name).await {
+            return;
+        }
+    };
+}
+
+#[tokio::test]
+async fn python_tasks_run_and_their_results_come_back() {
+    needs_dask!("python_tasks_run_and_their_results_come_back");
+    let cluster = Cluster::with_workers(&["alpha"]).await;
+    let mut rpc = cluster.installed().await;
+    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let defs = [
+        (1, cluster.python("add", json!({}))),
+        (2, cluster.python("make_odd", json!({}))),
+        (3, cluster.python("of_odd", json!({}))),
+        (4, cluster.python("later", json!({}))),
+        (5, cluster.python("in_client", json!({"timeout": 60.0}))),
+        (6, cluster.python("add", json!({"slots": 0}))),
+    ];
+    stream
+        .submit(
+            &defs,
+            vec![
+                (1, 1, plain([json!(1), json!(2)]), vec![]),
+                (2, 1, args(&[Arg::Hole(0), Arg::Plain(json!(10)), Arg::Hole(1)]), vec![[1, -1, 1, 0], [1, -1, 1, 1], [1, -1, 1, -1]]),
+                (3, 2, plain([json!(7)]), vec![]),
+                (4, 3, args(&[Arg::Hole(0)]), vec![[3, -1, 1, 0]]),
+                (5, 4, plain([json!("x")]), vec![]),
+                (6, 5, plain([json!(21)]), vec![]),
+                (7, 6, plain([json!(1)]), vec![]),
+            ],
+        )
+        .await;
+    let key_of = |key, name: &str| (key, dask_key(&format!("flow_tasks:{name}"), SESSION, key));
+    let wanted = [("add", json!(3)), ("add", json!(16)), ("make_odd", json!(null)), ("of_odd", json!(7)), ("later", json!("x"))];
+    let wanted = wanted.into_iter().chain([("in_client", json!(42)), ("add", json!(1))]);
+    for (key, (name, value)) in (1..).zip(wanted) {
+        let (key, dask_key) = key_of(key, name);
+        let done = stream.until("done", key).await;
+        assert_eq!((&done[2], &done[5], &done[7]), (&json!("alpha"), &json!(0), &json!(null)), "{done}");
+        if name == "make_odd" {
+            assert_eq!(fetch(&mut rpc, &done, &dask_key, -1, &["text"]).await, json!(["text", "Odd(7)", "flow_tasks.Odd"]));
+            let refused = fetch(&mut rpc, &done, &dask_key, -1, &["plain", "arrow"]).await;
+            assert!(refused[0] == "error" && refused[2].as_str().unwrap().contains("`flow_tasks.Odd` has no plain form"), "{refused}");
+        } else {
+            assert_eq!(fetch(&mut rpc, &done, &dask_key, -1, &["plain"]).await, json!({"plain": value}), "{name}");
+        }
+        assert_eq!(fetch(&mut rpc, &done, "no-such-key", -1, &["plain"]).await, json!(["missing"]));
+    }
+    stream.close().await;
+    assert_eq!(remains(&mut rpc, "flow_tasks_add", 1, SESSION).await, Value::Nil);
+}
+
+/// The state that the scheduler has a task in.
+async fn remains(rpc: &mut remuda_dask::Rpc, name: &str, key: u64, session: &str) -> Value {
+    let key = dask_key(name, session, key);
+    let answer = rpc.call("get_task_status", [("keys", Value::Array(vec![key.as_str().into()]))]).await.unwrap();
+    remuda_dask::protocol::value::get(answer.body(), &key).unwrap().clone()
+}
+
+#[tokio::test]
+async fn failures_are_told_in_text() {
+    needs_dask!("failures_are_told_in_text");
+    let cluster = Cluster::with_workers(&["alpha"]).await;
+    let mut rpc = cluster.installed().await;
+    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let defs = [
+        (1, cluster.python("divide", json!({}))),
+        (2, cluster.python("time:sleep", json!({"timeout": 0.3}))),
+        (3, cluster.python("no_such_module.x:f", json!({}))),
+        (4, cluster.python("ad", json!({}))),
+        (5, cluster.python("fails_once", json!({"retries": 1}))),
+        (6, cluster.python("leave", json!({}))),
+    ];
+    let marker = cluster.path("marker");
+    stream
+        .submit(
+            &defs,
+            vec![
+                (1, 1, plain([json!(1), json!(0)]), vec![]),
+                (2, 2, plain([json!(3600)]), vec![]),
+                (3, 3, plain([]), vec![]),
+                (4, 4, plain([]), vec![]),
+                (5, 5, plain([json!(marker)]), vec![]),
+                (6, 6, plain([json!(3)]), vec![]),
+                (7, 99, plain([]), vec![]),
+            ],
+        )
+        .await;
+    // One task that makes no sense takes no others with it.
+    let refused = stream.until("refused", 7).await;
+    assert_eq!(refused[2], "unexpected", "{refused}");
+    let failed = stream.until("failed", 1).await;
+    assert_eq!(
+        (&failed[2], &failed[4]["kind"], &failed[4]["message"]),
+        (&json!("alpha"), &json!("ZeroDivisionError"), &json!("division by zero"))
+    );
+    let traceback = failed[4]["traceback"].as_str().unwrap();
+    assert!(traceback.contains("flow_tasks.py") && !traceback.contains("_remuda"), "{traceback}");
+    let failed = stream.until("failed", 2).await;
+    assert_eq!((&failed[4]["kind"], &failed[4]["message"]), (&json!("TimeoutError"), &json!("it did not end within its timeout of 300ms")));
+    let failed = stream.until("failed", 3).await;
+    assert!(failed[4]["kind"].is_null(), "{failed}");
+    assert!(failed[4]["message"].as_str().unwrap().starts_with("there is no Python module `no_such_module`; searched in "), "{failed}");
+    let failed = stream.until("failed", 4).await;
+    assert!(failed[4]["message"].as_str().unwrap().starts_with("module `flow_tasks` has no `ad`; did you mean `add`?"), "{failed}");
+    let again = stream.until("again", 5).await;
+    assert_eq!((&again[2], &again[3], &again[4]["message"]), (&json!("alpha"), &json!(0), &json!("first")), "{again}");
+    let done = stream.until("done", 5).await;
+    assert_eq!(done[5], 1, "{done}");
+    let failed = stream.until("failed", 6).await;
+    assert_eq!((&failed[4]["kind"], &failed[4]["message"]), (&json!("SystemExit"), &json!("exit code 3")));
+    // The slot of the one that was not in time is free, and a session that was sent nonsense goes on.
+    stream.submit(&[(7, cluster.python("add", json!({})))], vec![(20, 7, plain([json!(1)]), vec![])]).await;
+    stream.until("done", 20).await;
+    stream.close().await;
+    assert_eq!(remains(&mut rpc, "flow_tasks_divide", 1, SESSION).await, Value::Nil);
+}
+
+#[tokio::test]
+async fn a_batch_keeps_its_elements_apart() {
+    needs_dask!("a_batch_keeps_its_elements_apart");
+    let cluster = Cluster::with_workers(&["alpha"]).await;
+    let mut rpc = cluster.installed().await;
+    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let array = |elements: &[Vec<u8>]| {
+        let elements: Vec<_> = elements.iter().map(|element| serde_bytes::Bytes::new(element)).collect();
+        rmp_serde::to_vec(&elements).unwrap()
+    };
+    let divisions = array(&[plain([json!(6), json!(2)]), plain([json!(1), json!(0)]), plain([json!(8), json!(2)])]);
+    let sums = array(&[args(&[Arg::Hole(0), Arg::Plain(json!(1))]), args(&[Arg::Hole(1)]), args(&[Arg::Hole(2), Arg::Hole(0)])]);
+    let files = array(&[plain([json!(cluster.path("a"))]), plain([json!(cluster.path("b"))])]);
+    let defs = [
+        (1, cluster.python("divide", json!({"batch": true}))),
+        (2, cluster.python("add", json!({"batch": true}))),
+        (3, cluster.python("fails_once", json!({"batch": true, "retries": 1}))),
+        (4, cluster.python("add", json!({}))),
+    ];
+    stream
+        .submit(
+            &defs,
+            vec![
+                (1, 1, divisions, vec![]),
+                (2, 2, sums, vec![[1, 0, 1, 0], [1, 1, 1, 1], [1, 2, 1, 2]]),
+                (3, 3, files, vec![]),
+                (4, 4, args(&[Arg::Hole(0)]), vec![[1, 1, 1, 0]]),
+            ],
+        )
+        .await;
+    let done = stream.until("done", 1).await;
+    assert_eq!((&done[7][0][0], &done[7][0][1]["kind"], &done[7][1]), (&json!(1), &json!("ZeroDivisionError"), &json!(null)), "{done}");
+    let key = dask_key("flow_tasks:divide", SESSION, 1);
+    assert_eq!(fetch(&mut rpc, &done, &key, 2, &["plain"]).await, json!({"plain": 4.0}));
+    assert_eq!(fetch(&mut rpc, &done, &key, 1, &["plain"]).await[0], "error");
+    assert_eq!(fetch(&mut rpc, &done, &key, 3, &["plain"]).await, json!(["missing"]));
+    let done = stream.until("done", 2).await;
+    assert_eq!((&done[7][0][0], &done[7][0][1]["upstream"], &done[7][1]), (&json!(1), &json!(true), &json!(null)), "{done}");
+    assert_eq!(fetch(&mut rpc, &done, &dask_key("flow_tasks:add", SESSION, 2), 2, &["plain"]).await, json!({"plain": 7.0}));
+    let done = stream.until("done", 3).await;
+    assert!(done[7].is_null(), "tried again in place: {done}");
+    let failed = stream.until("failed", 4).await;
+    assert_eq!(failed[4]["kind"], "Upstream", "{failed}");
+    stream.close().await;
+}
+
+#[tokio::test]
+async fn what_keeps_a_task_from_running_is_told() {
+    needs_dask!("what_keeps_a_task_from_running_is_told");
+    let mut cluster = Cluster::start(&[]).await;
+    cluster.add("alpha", &["--resources", "GPU=1"], &[]).await;
+    cluster.installed().await;
+    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let add = |more| cluster.python("add", more);
+    let defs = [
+        (1, add(json!({"resources": {"GPU": 2}}))),
+        (2, add(json!({"resources": {"GUP": 1}}))),
+        (3, add(json!({"workers": ["7"]}))),
+        (4, add(json!({"workers": ["omega"], "loose": true}))),
+        (5, add(json!({"workers": ["alpha"], "priority": 3, "resources": {"GPU": 1}}))),
+    ];
+    stream.submit(&defs, (1..=5).map(|key| (key, key, plain([json!(1)]), vec![])).collect()).await;
+    let reasons = [
+        (1, "no worker offers GPU=2; the most any offers is GPU=1"),
+        (2, "no worker offers GUP=1; none offers any GUP; did you mean `GPU`?"),
+        (3, "no worker is called `7`; there are alpha"),
+    ];
+    for (key, reason) in reasons {
+        assert_eq!(stream.until("pending", key).await[2], reason);
+    }
+    stream.until("done", 4).await;
+    stream.until("done", 5).await;
+    cluster.add("7", &["--resources", "GPU=2"], &[]).await;
+    for key in [1, 3] {
+        let done = stream.until("done", key).await;
+        assert_eq!(done[2], "7", "{done}");
+    }
+    stream.release(&[2]).await;
+    stream.close().await;
+}
+
+#[tokio::test]
+async fn it_is_installed_once_whoever_asks() {
+    needs_dask!("it_is_installed_once_whoever_asks");
+    let cluster = Cluster::with_workers(&["alpha"]).await;
+    let all = futures_of(15, || async {
+        let mut rpc = cluster.rpc().await;
+        shim::install(&mut rpc).await.unwrap()
+    });
+    let hellos = all.await;
+    assert!(hellos.windows(2).all(|pair| pair[0] == pair[1]) && hellos[0].workers == 1, "{hellos:?}");
+    let mut rpc = cluster.installed().await;
+    let there = from_value(rpc.call("remuda_shims", []).await.unwrap().body());
+    assert_eq!(there, json!([{"hash": shim::hash(), "protocol": shim::PROTOCOL, "version": env!("CARGO_PKG_VERSION")}]));
+    let mut stream = cluster.stream(SESSION, 60.0).await;
+    stream.submit(&[(1, cluster.python("add", json!({})))], vec![(1, 1, plain([json!(1)]), vec![])]).await;
+    stream.until("done", 1).await;
+    stream.alive().await;
+    assert!(stream.told(1).iter().all(|event| event[0] != "done"), "told once: {:?}", stream.told(1));
+    stream.close().await;
+}
+
+/// So many at once.
+async fn futures_of<T, F: Future<Output = T>>(n: usize, make: impl Fn() -> F) -> Vec<T> {
+    let mut pending: Vec<_> = (0..n).map(|_| Box::pin(make())).collect();
+    let mut results = Vec::new();
+    std::future::poll_fn(|context| {
+        pending.retain_mut(|future| match future.as_mut().poll(context) {
+            std::task::Poll::Ready(result) => {
+                results.push(result);
+                false
+            }
+            std::task::Poll::Pending => true,
+        });
+        if pending.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    results
+}
+
+#[tokio::test]
+async fn a_site_may_block_it_and_preload_it() {
+    needs_dask!("a_site_may_block_it_and_preload_it");
+    let blocked = ("DASK_DISTRIBUTED__SCHEDULER__BLOCKED_HANDLERS", r#"["register_scheduler_plugin", "register_worker_plugin"]"#);
+    let cluster = Cluster::start(&[blocked]).await;
+    let error = shim::install(&mut cluster.rpc().await).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
+    assert!(error.hint().unwrap().contains("--preload"), "{error:?}");
+    drop(cluster);
+
+    // Another version's is no use, and is named.
+    let other = shim::preload_text(Preload::Plain).replace(shim::hash(), "0badcafe").replace(env!("CARGO_PKG_VERSION"), "9.9.9");
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = directory.path().join("shim.py");
+    std::fs::write(&file, other).unwrap();
+    let preload = format!("[{:?}]", file.to_str().unwrap());
+    let name = "DASK_DISTRIBUTED__SCHEDULER__PRELOAD";
+    let cluster = Cluster::start(&[blocked, (name, &preload)]).await;
+    let error = shim::install(&mut cluster.rpc().await).await.unwrap_err();
+    assert!(error.message().contains("9.9.9"), "{error:?}");
+    drop(cluster);
+    // Where nothing is blocked both live there.
+    let mut cluster = Cluster::start(&[(name, &preload)]).await;
+    cluster.add("alpha", &[], &[]).await;
+    let mut rpc = cluster.installed().await;
+    assert_eq!(from_value(rpc.call("remuda_shims", []).await.unwrap().body()).as_array().unwrap().len(), 2);
+    run_one(&cluster).await;
+    drop(cluster);
+
+    // Preloaded in the scheduler alone, its workers get it from there.
+    let line = shim::preload_text(Preload::Line);
+    assert!(!line.contains('\n'));
+    let preload = format!("[{line:?}]");
+    let mut cluster = Cluster::start(&[blocked, (name, &preload)]).await;
+    cluster.add("alpha", &[], &[]).await;
+    cluster.installed().await;
+    run_one(&cluster).await;
+}
+
+async fn run_one(cluster: &Cluster) {
+    let mut stream = cluster.stream(SESSION, 60.0).await;
+    stream.submit(&[(1, cluster.python("add", json!({})))], vec![(1, 1, plain([json!(1)]), vec![])]).await;
+    stream.until("done", 1).await;
+    stream.close().await;
+}
+
+#[tokio::test]
+async fn sessions_do_not_touch_each_other() {
+    needs_dask!("sessions_do_not_touch_each_other");
+    let cluster = Cluster::with_workers(&["alpha"]).await;
+    let mut rpc = cluster.installed().await;
+    let mut one = cluster.stream(SESSION, 60.0).await;
+    let mut two = cluster.stream(OTHER, 60.0).await;
+    for stream in [&mut one, &mut two] {
+        stream.submit(&[(1, cluster.python("add", json!({})))], vec![(1, 1, plain([json!(1)]), vec![])]).await;
+    }
+    one.until("done", 1).await;
+    let done = two.until("done", 1).await;
+    one.close().await;
+    assert_eq!(remains(&mut rpc, "flow_tasks_add", 1, SESSION).await, Value::Nil);
+    assert_eq!(fetch(&mut rpc, &done, &dask_key("flow_tasks:add", OTHER, 1), -1, &["plain"]).await, json!({"plain": 1}));
+    two.close().await;
+}
+
+#[tokio::test]
+async fn a_cut_connection_loses_nothing() {
+    needs_dask!("a_cut_connection_loses_nothing");
+    let cluster = Cluster::with_workers(&["alpha"]).await;
+    let mut rpc = cluster.installed().await;
+    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let file = cluster.path("go");
+    let defs = [(1, cluster.python("waits_for", json!({}))), (2, cluster.python("add", json!({})))];
+    stream.submit(&defs, vec![(1, 1, plain([json!(file)]), vec![])]).await;
+    let started = stream.until("started", 1).await;
+    assert_eq!((&started[2], &started[3]), (&json!("alpha"), &json!(0)));
+    // Nothing was acknowledged. What was sent is sent again, and understood once.
+    let n = stream.n;
+    drop(stream);
+    std::fs::write(&file, "").unwrap();
+    let (mut stream, first) = Stream::open(&cluster.address, SESSION, 60.0, Some((n, 0))).await;
+    assert_eq!(first, json!({"t": "attached", "resumed": true, "received": n}));
+    stream.until("started", 1).await;
+    let done = stream.until("done", 1).await;
+    stream.n -= 1;
+    stream.submit(&defs, vec![(1, 1, plain([json!(file)]), vec![])]).await;
+    stream.submit(&[], vec![(2, 2, plain([json!(5)]), vec![])]).await;
+    stream.until("done", 2).await;
+    assert_eq!(fetch(&mut rpc, &done, &dask_key("flow_tasks:waits_for", SESSION, 1), -1, &["plain"]).await, json!({"plain": file}));
+    // Seen events do not come again; a second connection takes over from the first.
+    let (mut second, _) = Stream::open(&cluster.address, SESSION, 60.0, Some((stream.n, stream.seen))).await;
+    second.submit(&[], vec![(3, 2, plain([json!(5)]), vec![])]).await;
+    second.until("done", 3).await;
+    assert!(second.told(1).is_empty() && second.told(2).is_empty(), "{:?}", second.told(2));
+    second.close().await;
+}
+
+#[tokio::test]
+async fn a_session_without_its_driver_leaves_nothing_behind() {
+    needs_dask!("a_session_without_its_driver_leaves_nothing_behind");
+    let cluster = Cluster::with_workers(&["alpha"]).await;
+    let mut rpc = cluster.installed().await;
+    let mut stream = cluster.stream(SESSION, 0.5).await;
+    let defs = [(1, cluster.python("add", json!({}))), (2, cluster.python("waits_for", json!({})))];
+    let never = plain([json!(cluster.path("never"))]);
+    stream.submit(&defs, vec![(1, 1, plain([json!(1)]), vec![]), (2, 2, never, vec![]), (3, 2, plain([json!("x")]), vec![])]).await;
+    stream.until("done", 1).await;
+    drop(stream);
+    let gone = async {
+        // Every look is a question that the scheduler answers: this waits for nothing else.
+        while remains(&mut rpc, "flow_tasks_add", 1, SESSION).await != Value::Nil
+            || remains(&mut rpc, "flow_tasks_waits_for", 2, SESSION).await != Value::Nil
+            || remains(&mut rpc, "flow_tasks_waits_for", 3, SESSION).await != Value::Nil
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, gone).await.expect("its keys are released");
+    let (_, first) = Stream::open(&cluster.address, SESSION, 0.5, Some((1, 0))).await;
+    assert_eq!(first, json!({"t": "unknown"}));
+    // Let the thread of the worker go, which nothing can interrupt.
+    std::fs::write(cluster.path("never"), "").unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_worker_is_told_of_and_its_results_come_again() {
+    needs_dask!("a_lost_worker_is_told_of_and_its_results_come_again");
+    let mut cluster = Cluster::with_workers(&["alpha"]).await;
+    let mut rpc = cluster.installed().await;
+    let mut watch = Watch::open(&cluster, false).await;
+    let joined = watch.until("joined").await;
+    assert_eq!((&joined[1], &joined[2], &joined[4]), (&json!("alpha"), &json!("127.0.0.1"), &json!(1)), "{joined}");
+    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let file = cluster.path("go");
+    let wait = plain([json!(file)]);
+    let defs = [(1, cluster.python("add", json!({}))), (2, cluster.python("waits_for", json!({"allowed": 1})))];
+    stream.submit(&defs, vec![(1, 1, plain([json!(1)]), vec![]), (2, 2, wait, vec![])]).await;
+    stream.until("done", 1).await;
+    stream.until("started", 2).await;
+    cluster.workers["alpha"].signal("-KILL");
+    let left = watch.until("left").await;
+    assert_eq!((&left[1], &left[3]), (&json!("alpha"), &json!(true)), "{left}");
+    let again = stream.until("again", 2).await;
+    assert_eq!((&again[2], &again[3], &again[4]), (&json!("alpha"), &json!(0), &json!(null)), "{again}");
+    stream.until("lost", 1).await;
+    assert_eq!(stream.until("pending", 2).await[2], "the cluster has no workers");
+    cluster.add("beta", &[], &[]).await;
+    assert_eq!(watch.until("joined").await[1], "beta");
+    let started = stream.until("started", 2).await;
+    assert_eq!((&started[2], &started[3]), (&json!("beta"), &json!(1)), "{started}");
+    cluster.workers["beta"].signal("-KILL");
+    let crashed = stream.until("crashed", 2).await;
+    assert_eq!((&crashed[2], &crashed[3]), (&json!("beta"), &json!(2)), "{crashed}");
+    cluster.add("gamma", &[], &[]).await;
+    // The second worker may have had it done again before it was lost, too.
+    let mut done = stream.until("done", 1).await;
+    while done[2] == "beta" {
+        done = stream.until("done", 1).await;
+    }
+    assert!(done[2] == "gamma" && done[5].as_u64() >= Some(1), "{done}");
+    assert_eq!(fetch(&mut rpc, &done, &dask_key("flow_tasks:add", SESSION, 1), -1, &["plain"]).await, json!({"plain": 1}));
+    stream.close().await;
+}
+
+/// The keeper's connection.
+struct Watch {
+    comm: Comm,
+    events: Vec<serde_json::Value>,
+}
+
+impl Watch {
+    async fn open(cluster: &Cluster, owner: bool) -> Self {
+        let mut comm = Comm::connect(&cluster.address, &ConnectOptions::default()).await.unwrap();
+        let op = shim::op("watch");
+        comm.write(&map([("op", op.as_str().into()), ("owner", owner.into()), ("lease", 60.0.into())]).into()).await.unwrap();
+        Self { comm, events: Vec::new() }
+    }
+
+    async fn until(&mut self, kind: &str) -> serde_json::Value {
+        loop {
+            if let Some(at) = self.events.iter().position(|event| event[0] == kind) {
+                return self.events.remove(at);
+            }
+            let message = timeout(PATIENCE, self.comm.read()).await.expect("an event in time").unwrap().expect("no end");
+            self.events.extend(from_value(message.body())["events"].as_array().unwrap().iter().cloned());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_is_told_to_end_moves_its_results() {
+    needs_dask!("a_worker_that_is_told_to_end_moves_its_results");
+    let mut cluster = Cluster::start(&[]).await;
+    cluster.add("alpha", &[], &[("REMUDA_GRACEFUL", "1")]).await;
+    let mut rpc = cluster.installed().await;
+    let mut stream = cluster.stream(SESSION, 60.0).await;
+    stream.submit(&[(1, cluster.python("add", json!({})))], vec![(1, 1, plain([json!(1)]), vec![])]).await;
+    stream.until("done", 1).await;
+    cluster.add("beta", &[], &[]).await;
+    cluster.workers["alpha"].signal("-TERM");
+    let mut alpha = cluster.workers.remove("alpha").unwrap();
+    timeout(PATIENCE, alpha.child.wait()).await.expect("it ends").unwrap();
+    let key = Value::Array(vec![dask_key("flow_tasks:add", SESSION, 1).into()]);
+    let answer = rpc.call("who_has", [("keys", key)]).await.unwrap();
+    let holders = from_value(answer.body());
+    assert_eq!(holders[dask_key("flow_tasks:add", SESSION, 1)].as_array().map(Vec::len), Some(1), "{holders}");
+    // Whatever would have been told of it came before this.
+    stream.submit(&[], vec![(2, 1, plain([json!(1)]), vec![])]).await;
+    stream.until("done", 2).await;
+    assert!(stream.told(1).iter().all(|event| event[0] == "started"), "{:?}", stream.told(1));
+    stream.close().await;
+}
+
+#[tokio::test]
+async fn a_scheduler_ends_after_its_owner() {
+    needs_dask!("a_scheduler_ends_after_its_owner");
+    let preload = format!("[{:?}]", shim::preload_text(Preload::Line));
+    let env = [("DASK_DISTRIBUTED__SCHEDULER__PRELOAD", preload.as_str()), ("REMUDA_LEASE", "0.5"), ("REMUDA_LEASE_GRACE", "3600")];
+    let mut cluster = Cluster::start(&env).await;
+    cluster.add("alpha", &[], &[]).await;
+    let mut watch = Watch::open(&cluster, true).await;
+    watch.until("joined").await;
+    let load = watch.until("load").await;
+    assert_eq!(load[1]["threads"], 1, "{load}");
+    drop(watch);
+    let status = timeout(PATIENCE, cluster.scheduler.child.wait()).await.expect("the scheduler ends").unwrap();
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn a_worker_is_checked_before_anything_is_submitted() {
+    needs_dask!("a_worker_is_checked_before_anything_is_submitted");
+    let cluster = Cluster::with_workers(&["alpha"]).await;
+    let mut rpc = cluster.installed().await;
+    let modules = Value::Array(vec!["flow_tasks".into(), "no_such_module.x".into()]);
+    let paths = Value::Array(vec![cluster.path("").into(), "/no/such/directory".into()]);
+    let answer = rpc.call(&shim::op("prepare"), [("modules", modules), ("paths", paths)]).await.unwrap();
+    let answer = from_value(answer.body());
+    assert_eq!((&answer["alpha"]["missing"], &answer["alpha"]["error"]), (&json!(["no_such_module.x"]), &json!(null)), "{answer}");
+    assert_eq!(answer["alpha"]["python"][0], 3);
+}
