@@ -72,9 +72,18 @@ impl Cluster {
 
     /// `deps`: key, element, mode, hole.
     async fn submit(&mut self, function: &str, args: Vec<u8>, deps: &[i64], more: &[(&'static str, Value)]) -> u64 {
-        self.next += 1;
         let own = [("kind", "rust".into()), ("name", function.into()), ("function", function.into()), ("signature", "test".into())];
-        let definition = map(own.into_iter().chain(more.iter().cloned()));
+        self.task(map(own.into_iter().chain(more.iter().cloned())), args, deps).await
+    }
+
+    async fn python(&mut self, target: &str, argument: i64) -> u64 {
+        let path = Value::Array(vec![self.directory.path().to_str().unwrap().into()]);
+        let definition = map([("kind", "python".into()), ("name", target.into()), ("target", target.into()), ("path", path)]);
+        self.task(definition, encode(&((argument,), BTreeMap::<String, i64>::new())).unwrap(), &[]).await
+    }
+
+    async fn task(&mut self, definition: Value, args: Vec<u8>, deps: &[i64]) -> u64 {
+        self.next += 1;
         let definition = Value::Array(vec![self.next.into(), definition]);
         let deps = Value::Array(deps.iter().map(|part| (*part).into()).collect());
         let task = Value::Array(vec![self.next.into(), self.next.into(), Value::Binary(args), deps]);
@@ -190,3 +199,49 @@ async fn a_worker_without_a_program_says_what_to_do() {
     assert!(event[0].as_str() == Some("refused") && event[4].as_str().unwrap().contains("REMUDA_TASK_HOST_BINARY"), "{event:?}");
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn tasks_that_wait_for_tasks_need_no_second_slot() {
+    let Some(mut cluster) = Cluster::start("tasks_that_wait_for_tasks_need_no_second_slot", true).await else { return };
+    let files = [cluster.directory.path().join("one"), cluster.directory.path().join("two")];
+    let mut waiting = Vec::new();
+    for file in &files {
+        waiting.push(cluster.rust("waits_for", &(file,)).await);
+    }
+    for file in &files {
+        let writes = cluster.rust("writes", &(file,)).await;
+        cluster.done(writes).await;
+    }
+    for task in waiting {
+        cluster.done(task).await;
+    }
+    let sum = cluster.rust("add", &(1, 2)).await;
+    cluster.done(sum).await;
+
+    std::fs::write(cluster.directory.path().join("of_a_user.py"), OF_A_USER).unwrap();
+    for function in ["by_client", "by_worker_client", "by_worker"] {
+        let task = cluster.python(&format!("of_a_user:{function}"), 10).await;
+        cluster.done(task).await;
+    }
+    cluster.stop().await;
+}
+
+const OF_A_USER: &str = "
+from distributed import get_client, get_worker, rejoin, secede, worker_client
+
+def by_client(n):
+    client = get_client()
+    futures = client.map(lambda x: x + 1, range(n))
+    secede()
+    total = sum(client.gather(futures))
+    rejoin()
+    assert total == 55, total
+
+def by_worker_client(n):
+    with worker_client() as client:
+        total = sum(client.gather(client.map(lambda x: x + 1, range(n))))
+    assert total == 55, total
+
+def by_worker(n):
+    assert get_worker().name == '0', get_worker().name
+";

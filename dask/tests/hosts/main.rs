@@ -121,6 +121,22 @@ fn waits(scope: TaskScope, _: &[u8]) -> Job {
         other => ready(&format!("{other:?}")),
     }
 }
+/// Gives its slot back until somebody writes the file.
+fn waits_for(scope: TaskScope, args: &[u8]) -> Job {
+    let (file,): (PathBuf,) = decode(args).unwrap();
+    let slot = scope.slot.unwrap();
+    slot.pause();
+    while !file.exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    slot.resume();
+    ready(&())
+}
+fn writes(_: TaskScope, args: &[u8]) -> Job {
+    let (file,): (PathBuf,) = decode(args).unwrap();
+    say(&file, "here");
+    ready(&())
+}
 fn prints(_: TaskScope, _: &[u8]) -> Job {
     println!("to be read");
     ready(&())
@@ -128,7 +144,7 @@ fn prints(_: TaskScope, _: &[u8]) -> Job {
 macro_rules! tasks {
     ($($name:ident),*) => { $(inventory::submit! { TaskDef { name: stringify!($name), signature: "test", call: $name } })* };
 }
-tasks!(add, length_and_copy, scope, fails, panics, aborts, exits, aborts_at_first, stubborn, gentle, prints, waits);
+tasks!(add, length_and_copy, scope, fails, panics, aborts, exits, aborts_at_first, stubborn, gentle, prints, waits, waits_for, writes);
 
 #[tokio::test]
 async fn a_call_and_its_ends() {
