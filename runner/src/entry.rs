@@ -1,8 +1,9 @@
 //! The beginning and the end of a program that runs flows.
 
-use std::{fmt, future::Future, io::Write, process::ExitCode, time::Duration};
+use std::{fmt, future::Future, io::Write, process::ExitCode, sync::Arc, time::Duration};
 
 use remuda_core::{cluster, error::Error, host};
+use remuda_dask::{DaskConnect, DaskOptions};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::oneshot,
@@ -18,11 +19,19 @@ use crate::{interrupts::Interrupts, runner::RunError};
 /// // ... the rest of `main`
 /// ```
 pub fn init() {
+    be_reachable();
     host::init(Vec::new());
+}
+
+/// In a task host beside a worker of Dask's, tasks reach their scheduler by themselves. What they hold of the cluster is not theirs to keep.
+fn be_reachable() {
+    let options = DaskOptions { name: "remuda-task".to_owned(), owner: false, ..DaskOptions::default() };
+    host::set_connect(Arc::new(DaskConnect::new(options)));
 }
 
 /// The same for a test, whose binary must be told which test to run again.
 pub fn init_test(path: &str) {
+    be_reachable();
     // libtest's names have no crate in front.
     let name = path.split_once("::").map_or(path, |(_, name)| name);
     host::init([name, "--exact", "--nocapture", "--test-threads=1", "--include-ignored"].map(str::to_owned).to_vec());

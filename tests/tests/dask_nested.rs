@@ -1,0 +1,110 @@
+//! Tasks of tasks on a real Dask with one slot: Rust tasks through a session of their own, Python tasks through Dask's client.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like a test")]
+
+use std::sync::Arc;
+
+use remuda::{ClusterOptions, TaskContext, TaskRunner, command, python};
+use remuda_dask::DaskConnect;
+use remuda_tests::dask::{Dask, Site, available};
+
+const MODULE: &str = "
+from distributed import get_client, get_worker, rejoin, secede, worker_client
+
+def inc(x):
+    return x + 1
+
+def by_client(n):
+    client = get_client()
+    futures = client.map(inc, range(n))
+    secede()
+    total = sum(client.gather(futures))
+    rejoin()
+    return total
+
+def by_worker_client(n):
+    with worker_client() as client:
+        return sum(client.gather(client.map(inc, range(n))))
+
+def where():
+    return str(get_worker().name)
+";
+
+/// A cluster of one slot, or `None` where there is no Dask.
+async fn one_slot(test: &str) -> Option<(Dask, TaskRunner)> {
+    if !available(test).await {
+        return None;
+    }
+    let dask = Dask::start(Site::default().module("of_a_user.py", MODULE), 1).await.unwrap();
+    let options = ClusterOptions { connect: Arc::new(DaskConnect::default()), ..ClusterOptions::default() };
+    let runner = TaskRunner::builder().address(&*dask.address).options(options).build().unwrap();
+    Some((dask, runner))
+}
+
+#[remuda::task]
+fn inc(x: i64) -> i64 {
+    x + 1
+}
+
+#[remuda::task]
+fn fibonacci(cx: &TaskContext, n: u64) -> anyhow::Result<u64> {
+    if n < 2 {
+        return Ok(n);
+    }
+    let flow = cx.flow()?;
+    let (a, b) = (flow.submit(fibonacci(n - 1)), flow.submit(fibonacci(n - 2)));
+    Ok(*a.wait()? + *b.wait()?)
+}
+
+#[remuda::task]
+async fn many(cx: &TaskContext, n: i64) -> anyhow::Result<i64> {
+    let flow = cx.flow()?;
+    let parts = flow.map(inc, 0..n)?;
+    Ok(flow.gather(parts).await?.into_iter().sum())
+}
+
+#[remuda::task]
+async fn all_kinds(cx: &TaskContext) -> anyhow::Result<String> {
+    let flow = cx.flow()?;
+    let split = flow.submit(python("os.path:split").arg("/a/b").call::<(String, String)>());
+    let text = flow.submit(command(["echo", "-n"]).arg(&split).call());
+    Ok(format!("{:?} {}", split.await?, text.await?))
+}
+
+#[remuda::task]
+fn leaves_work_behind(cx: &TaskContext) -> anyhow::Result<()> {
+    let flow = cx.flow()?;
+    drop(flow.submit(command(["sleep", "3600"]).call()));
+    let kept = flow.submit(command(["sleep", "3600"]).call());
+    std::mem::forget(kept);
+    Ok(())
+}
+
+#[remuda::test]
+async fn rust_tasks_submit_tasks_and_wait_for_them_on_one_slot() {
+    let Some((dask, runner)) = one_slot("rust_tasks_submit_tasks_and_wait_for_them_on_one_slot").await else { return };
+    let run = runner.run(async |flow| {
+        assert_eq!(flow.submit(many(200)).await?, 200 * 201 / 2);
+        assert_eq!(flow.submit(fibonacci(5_u64)).await?, 5);
+        assert_eq!(flow.submit(all_kinds()).await?, r#"("/a", "b") ["/a","b"]"#);
+        flow.submit(leaves_work_behind()).await?;
+        assert_eq!(flow.submit(inc(1)).await?, 2, "the slot is free again");
+        Ok(())
+    });
+    run.await.unwrap();
+    dask.forgets().await.unwrap();
+}
+
+#[remuda::test]
+async fn python_tasks_have_dasks_own_client_on_one_slot() {
+    let Some((dask, runner)) = one_slot("python_tasks_have_dasks_own_client_on_one_slot").await else { return };
+    let run = runner.run(async |flow| {
+        let names = ["by_client", "by_worker_client"].map(|name| format!("of_a_user:{name}"));
+        for name in &names {
+            assert_eq!(flow.submit(python(name).arg(10).call::<i64>()).await?, 55, "{name}");
+        }
+        assert_eq!(flow.submit(python("of_a_user:where").call::<String>()).await?, "0");
+        Ok(())
+    });
+    run.await.unwrap();
+    dask.forgets().await.unwrap();
+}
