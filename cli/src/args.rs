@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
-use remuda::config::{Flags, Layer, Loader};
+use remuda::{
+    config::{Flags, Layer, Loader},
+    dask::SecurityConfig,
+};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -49,6 +52,29 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Hold a cluster for others to use, or look at one
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
+    /// Remove what killed programs left behind: processes, temporary directories
+    ///
+    /// Only what is provably Remuda's; programs that run are left alone.
+    #[command(after_help = EXIT_CODES)]
+    Gc {
+        /// Remove nothing; say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the Python text that a Dask scheduler preloads where nothing may be put into it later
+    Shim {
+        /// To be read, or kept in a file; otherwise one line for `dask scheduler --preload`
+        #[arg(long)]
+        plain: bool,
+    },
     /// Print the JSON Schema of flow files, for editors
     Schema,
     /// Print a completion script for a shell
@@ -65,6 +91,96 @@ pub(crate) enum ClassesCommand {
         /// Path of the class, as in `local::LocalCluster`
         path: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Start a cluster and hold it until Ctrl-C or SIGTERM; its address is printed on standard output
+    #[command(after_help = EXIT_CODES)]
+    Start(StartArgs),
+    /// Versions, workers, memory, tasks by state
+    Status(At),
+    /// The workers, a line each
+    Workers(At),
+    /// The last lines that the scheduler and the workers logged
+    Logs {
+        #[command(flatten)]
+        at: At,
+        /// So many lines of each
+        #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        lines: u32,
+        /// Only of the worker with this name or address; repeatable
+        #[arg(long = "worker", value_name = "WORKER")]
+        workers: Vec<String>,
+    },
+    /// Set the number of workers of a cluster that `remuda cluster start` holds
+    Scale {
+        #[command(flatten)]
+        at: At,
+        /// How many workers there should be
+        #[arg(long, short = 'n')]
+        workers: u32,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct StartArgs {
+    /// The configuration file; otherwise remuda.yaml or remuda.toml here, if there is one
+    #[arg(long, short, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The cluster class, as in `local::DaskCluster`
+    #[arg(long, value_name = "CLASS")]
+    cluster_class: Option<String>,
+    /// A keyword argument of the class; `resources.GPU=1` sets one inside another
+    #[arg(long = "kwarg", value_name = "KEY=VALUE")]
+    kwargs: Vec<String>,
+    /// Write a scheduler file there, as `dask scheduler --scheduler-file` does; removed at the end
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scheduler_file: Option<PathBuf>,
+    /// Print a line of JSON instead of the address: address, dashboard, name, class, security
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+impl StartArgs {
+    pub(crate) fn loader(&self) -> Loader {
+        let flags = Flags { cluster_class: self.cluster_class.clone(), kwargs: self.kwargs.clone(), address: None };
+        let loader = Loader::from_process().flags(&flags);
+        match &self.file {
+            Some(file) => loader.file(file),
+            None => loader,
+        }
+    }
+}
+
+/// A scheduler that runs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct At {
+    /// tcp://host:port or tls://host:port
+    pub(crate) address: String,
+    /// For tls://: the cluster's certificate authority
+    #[arg(long, value_name = "FILE")]
+    tls_ca_file: Option<String>,
+    /// For tls://: the client's certificate
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// For tls://: the key of that certificate
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl At {
+    pub(crate) fn security(&self) -> Option<SecurityConfig> {
+        let (tls_ca_file, tls_cert, tls_key) = (self.tls_ca_file.clone(), self.tls_cert.clone(), self.tls_key.clone());
+        let given = tls_ca_file.is_some() || tls_cert.is_some() || tls_key.is_some();
+        given.then_some(SecurityConfig { tls_ca_file, tls_cert, tls_key })
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,13 +4,16 @@
 
 mod args;
 mod classes;
+mod cluster;
 mod configuration;
 mod failure;
+mod gc;
 mod logging;
 mod output;
 mod progress;
 mod run;
 mod screen;
+mod shim;
 mod tally;
 mod validate;
 
@@ -44,6 +47,9 @@ fn dispatch(args: Args, screen: &Screen) -> Result<ExitCode, Failure> {
         Command::Validate(args) => validate::validate(&args, screen),
         Command::Classes { json, command } => classes::classes(json, command.as_ref()),
         Command::Config { command } => configuration::show(&command, screen),
+        Command::Cluster { command } => cluster::cluster(&command, screen),
+        Command::Gc { dry_run, json } => gc::gc(dry_run, json, screen),
+        Command::Shim { plain } => shim::shim(plain),
         Command::Schema => output::json(&remuda::flowfile::schema()),
         Command::Completions { shell } => {
             let mut script = Vec::new();

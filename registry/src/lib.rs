@@ -27,6 +27,7 @@ use remuda_core::{
     class::{ClassRef, ClusterClass, ClusterEntry, Factory, Recipe},
     error::{Error, ErrorKind, Result},
     kwargs::Kwargs,
+    ledger::{Collector, builtin_collectors},
 };
 use serde_json::Value;
 
@@ -38,6 +39,7 @@ pub struct Registry {
     entries: BTreeMap<String, Arc<dyn ClusterEntry>>,
     aliases: BTreeMap<String, String>,
     resolvers: Vec<Box<Resolver>>,
+    collectors: Vec<Arc<dyn Collector>>,
 }
 
 /// What is known about a class, for `remuda classes`.
@@ -64,7 +66,7 @@ impl Registry {
     /// Knows the classes this build has, and the names that Dask's and Prefect's configurations use.
     #[must_use]
     pub fn with_builtins() -> Self {
-        let mut registry = Self::new();
+        let mut registry = Self { collectors: builtin_collectors(), ..Self::new() };
         #[cfg(feature = "local")]
         {
             registry.put(ClassRef::of::<remuda_local::LocalCluster>());
@@ -108,6 +110,18 @@ impl Registry {
     pub fn add_resolver(&mut self, resolver: impl Fn(&str) -> Option<Result<Arc<dyn ClusterEntry>>> + Send + Sync + 'static) -> &mut Self {
         self.resolvers.push(Box::new(resolver));
         self
+    }
+
+    /// Adds one that removes what dead drivers of some class left behind.
+    pub fn add_collector(&mut self, collector: impl Collector + 'static) -> &mut Self {
+        self.collectors.push(Arc::new(collector));
+        self
+    }
+
+    /// Those that know what the classes create: for [`remuda_core::ledger::sweep`].
+    #[must_use]
+    pub fn collectors(&self) -> &[Arc<dyn Collector>] {
+        &self.collectors
     }
 
     /// Every class, by path.

@@ -76,7 +76,7 @@ pub use remuda_core::{
     engine::{Form, Shown},
     error::{Error, ErrorKind, Result},
     kwargs::Kwargs,
-    manager,
+    ledger, manager, security,
     task::{Crash, Failure, Key, TaskError, TaskEvent, TaskState},
     value::Value,
 };
@@ -86,6 +86,11 @@ pub use report::{Counts, RunReport};
 pub use run::Held;
 pub use runner::{Finished, RunError, Scope, TaskRunner};
 pub use wait::AsCompleted;
+
+/// Talking to Dask schedulers: calls, certificates, the shim's text.
+pub mod dask {
+    pub use remuda_dask::{Address, ConnectOptions, Identity, Rpc, Versions, WorkerIdentity, protocol, security::SecurityConfig, shim};
+}
 
 /// The cluster classes of this machine.
 #[cfg(feature = "local")]

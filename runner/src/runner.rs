@@ -182,9 +182,18 @@ impl TaskRunner {
         }
     }
 
+    /// A cluster as configured, without a flow: to be held, and used by others at its [endpoint](Cluster::endpoint). Returns when its
+    /// scheduler accepts connections; dropping the last handle closes it.
+    ///
+    /// # Errors
+    /// Whatever the class says; the cluster was closed by then.
+    pub async fn start_cluster(&self) -> Result<Cluster> {
+        Cluster::start(self.recipe()?, self.0.options.clone()).await
+    }
+
     async fn cluster(&self) -> Result<Cluster> {
         match self.0.scope {
-            Scope::Run => Cluster::start(self.recipe()?, self.0.options.clone()).await,
+            Scope::Run => self.start_cluster().await,
             Scope::Runner => {
                 let mut shared = self.0.shared.lock().await;
                 if let Some(cluster) = &*shared
@@ -192,7 +201,7 @@ impl TaskRunner {
                 {
                     return Ok(cluster.clone());
                 }
-                let cluster = Cluster::start(self.recipe()?, self.0.options.clone()).await?;
+                let cluster = self.start_cluster().await?;
                 *shared = Some(cluster.clone());
                 Ok(cluster)
             }

@@ -56,6 +56,7 @@ pub(crate) struct Setup {
 struct Opened {
     engine: Arc<dyn Engine>,
     changes: WorkerChanges,
+    endpoint: Endpoint,
     dashboard: Option<Arc<str>>,
 }
 
@@ -145,7 +146,7 @@ impl Keeper {
         self.status.send_modify(|status| {
             *status = ClusterStatus { wanted: 0, starting: 0, running: 0, draining: 0, slots: 0, workers: vec![], ..status.clone() };
             status.failure = self.fleet.failure().cloned();
-            (status.engine, status.closed) = (None, Some(result));
+            (status.engine, status.endpoint, status.closed) = (None, None, Some(result));
         });
     }
 
@@ -216,11 +217,11 @@ impl Keeper {
             let endpoint = manager.start(&cx).await?;
             let engine = connect.connect(&endpoint).await?;
             let (changes, info) = (engine.changes(), manager.info());
-            let dashboard = match endpoint {
-                Endpoint::Dask { dashboard: Some(dashboard), .. } => Some(dashboard),
+            let dashboard = match &endpoint {
+                Endpoint::Dask { dashboard: Some(dashboard), .. } => Some(dashboard.clone()),
                 _ => engine.dashboard(),
             };
-            let _ = opening.send(Opened { engine, changes, dashboard: dashboard.map(Into::into) });
+            let _ = opening.send(Opened { engine, changes, endpoint, dashboard: dashboard.map(Into::into) });
             Ok((info.scaling, info.workers))
         };
         self.spawn(|error| Input::Started(Err(error)), async move {
@@ -242,12 +243,12 @@ impl Keeper {
             (Err(error), Some(fallback)) => fallback(Error::from_join("the cluster manager", error)),
             (Err(_), None) => Input::Tick,
         };
-        if let Ok(Opened { engine, changes, dashboard }) = self.opened.try_recv() {
+        if let Ok(Opened { engine, changes, endpoint, dashboard }) = self.opened.try_recv() {
             let info = self.made.manager().map(|manager| manager.info());
             let name = self.made.context().map(|cx| cx.name().into()).unwrap_or_default();
             self.status.send_modify(|status| {
                 (status.engine, status.info, status.name) = (Some(engine.clone()), info, name);
-                status.dashboard = dashboard;
+                (status.endpoint, status.dashboard) = (Some(endpoint), dashboard);
             });
             (self.engine, self.changes) = (Some(engine), Some(changes));
         }

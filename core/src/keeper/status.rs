@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     engine::Engine,
     error::{Error, Result},
-    manager::{CloseReport, ClusterInfo, WorkerId},
+    manager::{CloseReport, ClusterInfo, Endpoint, WorkerId},
 };
 
 /// How a cluster is at one moment. Waiting, launching and being replaced all count as starting.
@@ -38,6 +38,7 @@ pub struct ClusterStatus {
     pub(crate) heard: u64,
     pub(crate) info: Option<ClusterInfo>,
     pub(crate) engine: Option<Arc<dyn Engine>>,
+    pub(crate) endpoint: Option<Endpoint>,
 }
 
 /// One worker at one moment.
