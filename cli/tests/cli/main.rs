@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod clusters;
 mod harness;
 mod interrupted;
+mod leftovers;
 mod runs;
 mod says;
