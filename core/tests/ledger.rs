@@ -26,6 +26,9 @@ use tempfile::TempDir;
 const STATE: &str = "REMUDA_TEST_STATE";
 const MODE: &str = "REMUDA_TEST_MODE";
 
+/// The process and its entry, the directory's entry and its path.
+type Made = (Child, Entry, Entry, PathBuf);
+
 /// Makes a directory and a process in `start`.
 #[derive(Debug, Default)]
 struct Barn {
@@ -34,7 +37,7 @@ struct Barn {
     forgets: bool,
     /// Says at close that this remains.
     remaining: Vec<String>,
-    made: Arc<Mutex<Option<(Child, Entry, Entry, PathBuf)>>>,
+    made: Arc<Mutex<Option<Made>>>,
 }
 
 #[async_trait]
