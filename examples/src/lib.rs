@@ -1,4 +1,11 @@
-//! What the example programs share: a slow web server, and a client for it.
+//! What the example programs share: where they run, a slow web server, and a client for it.
+//!
+//! [`runner`] makes a program follow the configuration and flags like `remuda run`, so that each of them runs elsewhere unchanged:
+//!
+//! ```text
+//! cargo run -p remuda-examples --bin inc_dec_add -- --cluster-class local::DaskCluster --kwarg n_workers=2
+//! cargo run -p remuda-examples --bin inc_dec_add -- --address tcp://127.0.0.1:8786
+//! ```
 //!
 //! The server stands for any far place that answers after a while. It takes 1.27 s for each image, so that twelve of them take 15.2 s one
 //! after the other.
@@ -10,7 +17,46 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
+use remuda::{
+    Kwargs, TaskRunner,
+    config::{Flags, Loader, Mode},
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+pub mod inc_dec_add;
+
+/// Where `remuda.yaml`, the environment (`REMUDA_CLUSTER_CLASS`, `REMUDA_ADDRESS`, ..) and the flags (`--cluster-class`, `--kwarg`,
+/// `--address`) say. `defaults` are what a cluster made for this program has where they leave it open.
+///
+/// # Errors
+/// Every mistake in these, at once.
+pub fn runner(defaults: Kwargs) -> anyhow::Result<TaskRunner> {
+    let config = Loader::from_process().flags(&flags(std::env::args().skip(1))?).load()?;
+    let builder = TaskRunner::builder().config(&config);
+    Ok(match &config.mode {
+        Mode::Temporary { kwargs, .. } => {
+            let mut all = defaults;
+            all.merge(kwargs.clone());
+            builder.cluster_kwargs(all).build()?
+        }
+        Mode::Existing { .. } => builder.build()?,
+    })
+}
+
+fn flags(mut args: impl Iterator<Item = String>) -> anyhow::Result<Flags> {
+    let mut flags = Flags::default();
+    while let Some(name) = args.next() {
+        let value = args.next().with_context(|| format!("{name} needs a value"))?;
+        match name.as_str() {
+            "--cluster-class" => flags.cluster_class = Some(value),
+            "--kwarg" => flags.kwargs.push(value),
+            "--address" => flags.address = Some(value),
+            _ => anyhow::bail!("usage: [--cluster-class CLASS] [--kwarg KEY=VALUE].. [--address ADDRESS], not {name}"),
+        }
+    }
+    Ok(flags)
+}
 
 /// From a request to its answer.
 pub const ANSWER_AFTER: Duration = Duration::from_millis(1270);
@@ -67,6 +113,15 @@ pub async fn get(host: &str, path: &str) -> anyhow::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_are_those_of_remuda_run() {
+        let read = |args: &[&str]| flags(args.iter().map(|arg| (*arg).to_owned()));
+        let all = read(&["--cluster-class", "a::B", "--kwarg", "n=1", "--kwarg", "m=2", "--address", "tcp://h:1"]).unwrap();
+        assert_eq!((all.cluster_class.as_deref(), all.kwargs.len(), all.address.as_deref()), (Some("a::B"), 2, Some("tcp://h:1")));
+        assert!(read(&["--kwarg"]).unwrap_err().to_string().contains("needs a value"));
+        assert!(read(&["--cluster", "x"]).unwrap_err().to_string().contains("not --cluster"));
+    }
 
     #[tokio::test]
     async fn the_server_knows_images_and_nothing_else() {

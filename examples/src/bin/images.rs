@@ -7,8 +7,8 @@
 
 use std::time::Instant;
 
-use remuda::{TaskRunner, unmapped};
-use remuda_examples::{get, image_server};
+use remuda::{Kwargs, unmapped};
+use remuda_examples::{get, image_server, runner};
 
 #[remuda::task(slots = 0, retries = 2)]
 async fn download(host: String, number: u8) -> anyhow::Result<Vec<u8>> {
@@ -24,8 +24,7 @@ fn brightness(image: &[u8]) -> u64 {
 async fn main() -> anyhow::Result<()> {
     let host = image_server()?.to_string();
     let begin = Instant::now();
-    let brightness = TaskRunner::builder()
-        .build()?
+    let brightness = runner(Kwargs::new())?
         .run(|flow| async move {
             let images = flow.map(download, (unmapped(host), 0..12))?;
             Ok(flow.gather(flow.map(brightness, images)?).await?)

@@ -1,58 +1,17 @@
 //! A hundred increments, a hundred decrements, a hundred sums of one of each, and their total.
 //!
 //!     cargo run -p remuda-examples --bin inc_dec_add
+//!     cargo run -p remuda-examples --bin inc_dec_add -- --cluster-class local::DaskCluster
+//!     cargo run -p remuda-examples --bin inc_dec_add -- --address tcp://127.0.0.1:8786
 //!
-//! Futures are arguments: nothing here waits for anything but the total, and data goes from task to task.
+//! The flow itself does not know where it runs.
 #![allow(clippy::print_stdout)]
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    thread,
-    time::Duration,
-};
-
-use remuda::TaskRunner;
-
-#[remuda::task]
-fn inc(x: i64) -> i64 {
-    sleep_a_little();
-    x + 1
-}
-
-#[remuda::task]
-fn dec(x: i64) -> i64 {
-    sleep_a_little();
-    x - 1
-}
-
-#[remuda::task(priority = 10)]
-fn add(x: i64, y: i64) -> i64 {
-    sleep_a_little();
-    x + y
-}
-
-#[remuda::task]
-fn total(values: Vec<i64>) -> i64 {
-    values.iter().sum()
-}
-
-/// Up to a tenth of a second, so that results come in another order than the calls were made in.
-fn sleep_a_little() {
-    let random = RandomState::new().hash_one(());
-    thread::sleep(Duration::from_millis(random % 100));
-}
+use remuda::Kwargs;
+use remuda_examples::{inc_dec_add::inc_dec_add, runner};
 
 #[remuda::main]
 async fn main() -> anyhow::Result<()> {
-    let sum = TaskRunner::builder()
-        .build()?
-        .run(|flow| async move {
-            let incs = flow.map(inc, 0..100)?;
-            let decs = flow.map(dec, 0..100)?;
-            let adds = flow.map(add, (incs, decs))?;
-            Ok(flow.submit(total(adds)).await?)
-        })
-        .await?;
-    println!("{sum}");
+    println!("{}", runner(Kwargs::new())?.run(inc_dec_add).await?);
     Ok(())
 }
