@@ -202,7 +202,7 @@ impl Builder {
         };
         let registry = self.registry.unwrap_or_else(Registry::with_builtins);
         let (mut options, scope) = (self.options, self.scope);
-        options.connect = connect::with_dask(options.connect, &client, matches!(mode, Mode::Temporary { .. }));
+        options.connect = connect::with_dask(options.connect, &client, security, matches!(mode, Mode::Temporary { .. }));
         let runner = TaskRunner(Arc::new(Inner { mode, registry, options, scope, shared: Mutex::default() }));
         runner.recipe()?; // made again for each run; here for its complaints
         Ok(runner)
