@@ -84,7 +84,8 @@ class Attempt:
             info.tell({"key": key, "attempt": self.number, "crashed": [e.attempts, e.cause]})
             raise RuntimeError(e.cause) from None
         except Cancelled:
-            raise RuntimeError("cancelled") from None
+            # Dask drops it; or wants it after all, where an input was lost and is there again while it was being ended: then once more.
+            raise distributed.Reschedule() from None
         except Failed as e:
             info.tell({"key": key, "attempt": self.number, "failure": e.failure})
             raise RuntimeError(e.failure["message"]) from None

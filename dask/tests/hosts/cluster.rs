@@ -243,5 +243,5 @@ def by_worker_client(n):
     assert total == 55, total
 
 def by_worker(n):
-    assert get_worker().name == '0', get_worker().name
+    assert str(get_worker().name) == '0', get_worker().name
 ";
