@@ -22,6 +22,7 @@ class Core:
         # Names, also of workers that are gone.
         self.renamed = {ws.address: str(ws.name) for ws in scheduler.workers.values()}
         self.owned, self.had_owner = time.monotonic(), False
+        self.retelling = False
         for name in ("hello", "stream", "watch", "fetch", "prepare", "load"):
             scheduler.handlers[OP + name] = getattr(self, name)
         scheduler.stream_handlers[OP + "note"] = self.note
@@ -298,6 +299,23 @@ class Core:
             record = self.records.get(task.key)
             if record is not None and names & set(record.definition.workers):
                 task.worker_restrictions = set(task.worker_restrictions or ()) | {state.address}
+        if self.scheduler.unrunnable and not self.retelling:
+            self.retelling = True
+            # Once Dask has tried this worker, and for all that come together.
+            self.loop.call_later(0.1, self.retell)
+
+    def retell(self):
+        """What still hinders tasks, now that a worker has come."""
+        self.retelling = False
+        try:
+            for task in list(self.scheduler.unrunnable):
+                record = self.records.get(task.key)
+                reason = self.reason(task.key) if record is not None else None
+                if reason is not None and reason != record.told:
+                    record.told = reason
+                    record.session.tell(["pending", record.number, reason])
+        except Exception:
+            log.exception("what hinders tasks was not told")
 
     def remove_worker(self, scheduler=None, worker=None, stimulus_id=None, **kwargs):
         try:
