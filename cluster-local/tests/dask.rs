@@ -72,15 +72,20 @@ struct Roll {
 }
 
 #[derive(Debug)]
-struct RollEngine(Address);
+struct RollEngine(Address, ConnectOptions);
 
 #[async_trait]
 impl Connect for Roll {
     async fn connect(&self, endpoint: &Endpoint) -> Result<Arc<dyn Engine>> {
         *self.endpoint.lock().unwrap() = Some(endpoint.clone());
-        let Endpoint::Dask { address, .. } = endpoint else { panic!("{endpoint:?}") };
-        Ok(Arc::new(RollEngine(address.parse()?)))
+        let (address, options) = way(endpoint);
+        Ok(Arc::new(RollEngine(address, options)))
     }
+}
+
+fn way(endpoint: &Endpoint) -> (Address, ConnectOptions) {
+    let Endpoint::Dask { address, security, .. } = endpoint else { panic!("{endpoint:?}") };
+    (address.parse().unwrap(), ConnectOptions { security: security.clone(), ..ConnectOptions::default() })
 }
 
 #[async_trait]
@@ -95,17 +100,17 @@ impl Engine for RollEngine {
 
     fn changes(&self) -> WorkerChanges {
         let (news, changes) = mpsc::unbounded_channel();
-        let address = self.0.clone();
+        let (address, options) = (self.0.clone(), self.1.clone());
         tokio::spawn(async move {
-            let lost = follow(&address, &news).await.unwrap_err();
+            let lost = follow(&address, &options, &news).await.unwrap_err();
             let _ = news.send(WorkerChange::SchedulerLost(lost));
         });
         changes
     }
 }
 
-async fn follow(address: &Address, news: &mpsc::UnboundedSender<WorkerChange>) -> Result<()> {
-    let mut scheduler = Rpc::connect(address, &ConnectOptions::default()).await?;
+async fn follow(address: &Address, options: &ConnectOptions, news: &mpsc::UnboundedSender<WorkerChange>) -> Result<()> {
+    let mut scheduler = Rpc::connect(address, options).await?;
     let mut known: BTreeMap<String, String> = BTreeMap::new();
     loop {
         let workers = scheduler.identity().await?.workers;
@@ -154,8 +159,8 @@ impl Stage {
     }
 
     async fn identity(&self) -> remuda_dask::Identity {
-        let options = ConnectOptions::default();
-        Rpc::connect(&self.address().parse().unwrap(), &options).await.unwrap().identity().await.unwrap()
+        let (address, options) = way(&self.endpoint);
+        Rpc::connect(&address, &options).await.unwrap().identity().await.unwrap()
     }
 
     async fn workers(&self, count: usize) {
@@ -279,6 +284,78 @@ async fn workers_come_are_replaced_and_go() {
     };
     timeout(PATIENCE, shrunk).await.expect("workers go");
     stage.close().await;
+}
+
+#[tokio::test]
+async fn with_tls_nobody_else_is_let_in() {
+    let _alone = ALONE.lock().await;
+    let Some(config) = config("with_tls_nobody_else_is_let_in") else { return };
+    let stage = Stage::start(DaskConfig { tls: true, n_workers: Some(1), ..config }).await;
+    stage.workers(1).await;
+    assert!(stage.address().starts_with("tls://"), "{}", stage.address());
+    let workers = stage.identity().await.workers;
+    assert!(workers.keys().all(|address| address.starts_with("tls://")), "{workers:?}");
+    let stranger = remuda_dask::security::Material::temporary(1).unwrap().client;
+    let options = ConnectOptions { security: Some(Arc::new(stranger)), ..ConnectOptions::default() };
+    let refused = match Rpc::connect(&stage.address().parse().unwrap(), &options).await {
+        Err(_) => true,
+        Ok(mut rpc) => rpc.identity().await.is_err(),
+    };
+    assert!(refused);
+    let worker = find(&[stage.address(), "0-0"]);
+    let line = std::fs::read_to_string(format!("/proc/{worker}/cmdline")).unwrap();
+    assert!(!line.contains("BEGIN"), "{line}");
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn every_process_has_the_shim() {
+    let _alone = ALONE.lock().await;
+    let Some(config) = config("every_process_has_the_shim") else { return };
+    let stage = Stage::start(DaskConfig { n_workers: Some(1), blocked_handlers: vec!["register_scheduler_plugin".into()], ..config }).await;
+    stage.workers(1).await;
+    let (address, options) = way(&stage.endpoint);
+    let mut rpc = Rpc::connect(&address, &options).await.unwrap();
+    let hello = remuda_dask::shim::install(&mut rpc).await.unwrap();
+    assert_eq!((hello.workers, hello.address), (1, stage.address().to_owned()));
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_scheduler_that_ends_is_told_and_nothing_remains() {
+    let _alone = ALONE.lock().await;
+    let Some(config) = config("a_scheduler_that_ends_is_told_and_nothing_remains") else { return };
+    for by in [Signal::TERM, Signal::KILL] {
+        let stage = Stage::start(DaskConfig { n_workers: Some(1), ..config.clone() }).await;
+        stage.workers(1).await;
+        let mut events = stage.cluster.events();
+        let descendants = descendants(std::process::id());
+        let scheduler = find(&["scheduler.json", std::env::temp_dir().to_str().unwrap(), &own_directory(&descendants)]);
+        signal(scheduler, by);
+        let error = timeout(PATIENCE, stage.cluster.failed()).await.expect("it is noticed");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "what this test's engine says: {error:?}");
+        let told = async {
+            loop {
+                if let ClusterEvent::Degraded(text) = events.recv().await.unwrap()
+                    && text.contains("scheduler")
+                {
+                    break text;
+                }
+            }
+        };
+        let told = timeout(PATIENCE, told).await.expect("it is told");
+        assert!(told.contains(if by == Signal::KILL { "SIGKILL" } else { "exit code 0" }), "{told}");
+        let report = stage.cluster.close().await.unwrap();
+        assert!(report.remaining.is_empty() && alive(&descendants).is_empty(), "{report:?}");
+    }
+}
+
+/// The directory of the cluster whose processes these are.
+fn own_directory(pids: &[u32]) -> String {
+    let lines = pids.iter().filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok());
+    let mut words = lines.flat_map(|line| line.split('\0').map(str::to_owned).collect::<Vec<_>>());
+    let guard = words.find_map(|word| word.strip_suffix("/remuda_guard.py").map(str::to_owned));
+    guard.expect("a process with a guard")
 }
 
 #[tokio::test]
@@ -423,6 +500,10 @@ fn nothing_outlives_a_killed_driver() {
     if config("nothing_outlives_a_killed_driver").is_none() {
         return;
     }
+    [Signal::KILL, Signal::TERM].into_iter().for_each(nothing_outlives);
+}
+
+fn nothing_outlives(by: Signal) {
     let temporary = TempDir::new().unwrap();
     let mut driver = Killed(
         Command::new(std::env::current_exe().unwrap())
@@ -443,7 +524,8 @@ fn nothing_outlives_a_killed_driver() {
     let directories = line("directories ");
     assert_eq!((pids.len(), directories.len()), (4, 1));
     let handles: Vec<_> = pids.iter().map(|pid| handle(*pid)).collect();
-    drop(driver);
+    signal(driver.0.id(), by);
+    driver.0.wait().unwrap();
     pids.iter().zip(&handles).for_each(|(pid, handle)| ended(*pid, handle));
     assert!(!Path::new(&directories[0]).exists(), "the scheduler removes the directory before it ends");
 }

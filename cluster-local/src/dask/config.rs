@@ -269,7 +269,7 @@ impl Plan {
 
     /// What every process runs first: files that are in the cluster's directory.
     pub(crate) fn preload(&self, directory: &str) -> Vec<String> {
-        vec![format!("{directory}/{GUARD_FILE}")]
+        [GUARD_FILE, SHIM_FILE].map(|file| format!("{directory}/{file}")).to_vec()
     }
 
     /// Names of the nanny mean the plain worker.
@@ -283,8 +283,9 @@ impl Plan {
 
 const LOOPBACK: &str = "127.0.0.1";
 
-/// The name of the guard in the cluster's directory; a module, so no dashes.
+/// The names of modules in the cluster's directory.
 pub(crate) const GUARD_FILE: &str = "remuda_guard.py";
+pub(crate) const SHIM_FILE: &str = "remuda_shim.py";
 
 /// A number or "inf": JSON has no infinity.
 mod saturation {

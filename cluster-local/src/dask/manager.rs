@@ -14,14 +14,18 @@ use remuda_core::{
     error::{Error, ErrorKind, Result},
     host,
     ledger::{Entry, Item},
-    manager::{CloseReport, ClusterInfo, ClusterManager, Context, Endpoint, Scaling, WorkerId, WorkerInfo, WorkerState},
+    manager::{CloseReport, ClusterEvent, ClusterInfo, ClusterManager, Context, Endpoint, Scaling, WorkerId, WorkerInfo, WorkerState},
 };
-use remuda_dask::launch::{DaskCommand, WORKER_ENV, WorkerLaunch};
+use remuda_dask::{
+    launch::{DaskCommand, WORKER_ENV, WorkerLaunch},
+    security::{Material, Role},
+    shim::{self, Preload},
+};
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     DaskConfig,
-    config::{GUARD_FILE, Plan},
+    config::{GUARD_FILE, Plan, SHIM_FILE},
     installation::{Installation, not_unicode},
     memory,
     process::Process,
@@ -36,6 +40,9 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// For the whole cluster to end by itself at its close. Nobody needs what it holds.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// How long a cluster's certificates are valid: a local cluster does not outlive its driver.
+const DAYS: u32 = 365;
 
 /// For the system to end what was killed.
 const DEATH: Duration = Duration::from_secs(20);
@@ -74,6 +81,7 @@ struct Ready {
     installation: Installation,
     directory: String,
     address: String,
+    material: Option<Arc<Material>>,
 }
 
 impl Inner {
@@ -94,8 +102,9 @@ impl Inner {
     }
 
     /// Environment of every process.
-    fn env(&self) -> BTreeMap<String, String> {
+    fn env(&self, material: Option<&Material>, role: Role) -> BTreeMap<String, String> {
         let mut env = self.plan.config.env.clone();
+        env.extend(material.map(|material| material.environment(role)).unwrap_or_default());
         if let Some(level) = self.plan.config.silence_logs.name() {
             env.entry("DASK_LOGGING__DISTRIBUTED".to_owned()).or_insert(level);
         }
@@ -107,16 +116,19 @@ impl Inner {
         let text = path.to_str().map(str::to_owned);
         // Noted first: a close removes it, whatever comes next.
         self.state().directory = Some((entry, path.clone()));
-        std::fs::write(path.join(GUARD_FILE), GUARD).map_err(|e| {
-            Error::new(ErrorKind::Unavailable, format!("the temporary directory cannot be written: {e}"))
-                .with_context("path", path.display())
-        })?;
+        let shim = shim::preload_text(Preload::Plain);
+        for (file, text) in [(GUARD_FILE, GUARD), (SHIM_FILE, &shim)] {
+            std::fs::write(path.join(file), text).map_err(|e| {
+                let error = Error::new(ErrorKind::Unavailable, format!("the temporary directory cannot be written: {e}"));
+                error.with_context("path", path.display())
+            })?;
+        }
         text.ok_or_else(|| not_unicode(&path.to_string_lossy()))
     }
 
     fn worker_command(&self, ready: &Ready, id: WorkerId) -> DaskCommand {
         let config = &self.plan.config;
-        let mut env = self.env();
+        let mut env = self.env(ready.material.as_deref(), Role::Worker);
         // What the user's environment says holds, as it does under Dask's nanny.
         let own = WORKER_ENV.iter().filter_map(|(name, _)| Some(((*name).to_owned(), env::var(name).ok()?)));
         for (name, value) in own {
@@ -186,6 +198,15 @@ async fn note(cx: &Context, kept: &Kept) {
     }
 }
 
+/// Why the scheduler is lost: its engine sees no more than the end of a connection. Dropped when the cluster is closed.
+async fn tell_end(cx: Context, scheduler: Arc<Process>) {
+    let end = scheduler.ended().await;
+    let complaint = spawn_blocking(move || scheduler.complaints().pop()).await.ok().flatten();
+    let complaint = complaint.map(|line| format!(": {line}")).unwrap_or_default();
+    tracing::error!(cluster = cx.name(), end = &*end, "Dask's scheduler ended{complaint}");
+    cx.report(ClusterEvent::Degraded(format!("Dask's scheduler ended: {end}{complaint}")));
+}
+
 async fn all_ended(processes: &[Arc<Kept>], deadline: Duration) -> bool {
     let all = async {
         for kept in processes {
@@ -215,6 +236,7 @@ impl ClusterManager for DaskCluster {
         let inner = &self.0;
         let installation = Installation::find(inner.plan.config.python.as_deref()).await?;
         tracing::debug!(distributed = installation.distributed, program = ?installation.program, "found Dask");
+        let material = inner.plan.tls.then(|| Material::temporary(DAYS)).transpose()?.map(Arc::new);
         let directory = inner.directory(cx).await?;
         let entry = cx.ledger().will_create(Item::process("dask scheduler")).await?;
         let mark = cx.ledger().marker(&entry);
@@ -223,7 +245,8 @@ impl ClusterManager for DaskCluster {
             if state.closed {
                 return Err(Error::new(ErrorKind::Closed, "the cluster is closed").with_operation("start"));
             }
-            let command = scheduler::command(&inner.plan, &installation, &directory, &inner.env());
+            let env = inner.env(material.as_deref(), Role::Scheduler);
+            let command = scheduler::command(&inner.plan, &installation, &directory, env);
             let process = Process::spawn(&command, "scheduler", &mark, log_file(&directory, "scheduler"))?;
             state.scheduler.insert(Arc::new(Kept { process: Arc::new(process), entry })).clone()
         };
@@ -231,11 +254,13 @@ impl ClusterManager for DaskCluster {
         let listening = scheduler::listening(&kept.process, &directory).await?;
         let dashboard = listening.dashboard(&inner.plan, &installation);
         let address = listening.address;
-        inner.state().ready = Some(Ready { installation, directory, address: address.clone() });
+        cx.spawn(tell_end(cx.clone(), kept.process.clone()));
+        let security = material.as_ref().map(|material| Arc::new(material.client.clone()));
+        inner.state().ready = Some(Ready { installation, directory, address: address.clone(), material });
         if let Some(limit) = inner.plan.memory_limit {
             cx.spawn(memory::watch(Arc::downgrade(inner), limit));
         }
-        Ok(Endpoint::Dask { address, security: None, dashboard })
+        Ok(Endpoint::Dask { address, security, dashboard })
     }
 
     async fn launch(&self, cx: &Context, workers: &[WorkerId]) -> Result<()> {

@@ -29,9 +29,8 @@ pub(super) struct Listening {
     services: BTreeMap<String, serde_json::Value>,
 }
 
-pub(super) fn command(plan: &Plan, installation: &Installation, directory: &str, env: &BTreeMap<String, String>) -> DaskCommand {
+pub(super) fn command(plan: &Plan, installation: &Installation, directory: &str, mut env: BTreeMap<String, String>) -> DaskCommand {
     let config = &plan.config;
-    let mut env = env.clone();
     // The guard's: who has it cleans up.
     env.insert("REMUDA_DIRECTORY".to_owned(), directory.to_owned());
     let scheduler = SchedulerLaunch {
