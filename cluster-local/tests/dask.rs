@@ -344,7 +344,9 @@ async fn a_scheduler_that_ends_is_told_and_nothing_remains() {
             }
         };
         let told = timeout(PATIENCE, told).await.expect("it is told");
-        assert!(told.contains(if by == Signal::KILL { "SIGKILL" } else { "exit code 0" }), "{told}");
+        // After SIGTERM it closes in order, and some versions then end by the signal all the same.
+        let ends: &[&str] = if by == Signal::KILL { &["SIGKILL"] } else { &["exit code 0", "SIGTERM"] };
+        assert!(ends.iter().any(|end| told.contains(end)), "{told}");
         let report = stage.cluster.close().await.unwrap();
         assert!(report.remaining.is_empty() && alive(&descendants).is_empty(), "{report:?}");
     }
