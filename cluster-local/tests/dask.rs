@@ -443,10 +443,13 @@ async fn driver_entry() {
     }
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("child.py");
+    let busy = directory.path().join("busy");
     // A child in a session of its own, and a thread that lets no other one run.
-    let text = "import subprocess, threading, re\n\ndef dask_setup(worker):\n    if worker.name == '0-0':\n        \
-                subprocess.Popen(['sleep', '3600'], start_new_session=True)\n    else:\n        \
-                threading.Timer(1, lambda: re.match('(a+)+$', 'a' * 60 + 'b')).start()\n";
+    let text = format!(
+        "import re, subprocess, threading\n\ndef spin():\n    open({busy:?}, 'w').close()\n    re.match('(a+)+$', 'a' * 60 + 'b')\n\n\
+         def dask_setup(worker):\n    if worker.name == '0-0':\n        subprocess.Popen(['sleep', '3600'], start_new_session=True)\n    \
+         else:\n        threading.Timer(1, spin).start()\n"
+    );
     std::fs::write(&file, text).unwrap();
     let config = config("driver_entry").unwrap();
     let stage = Stage::start(DaskConfig { preload: vec![file.to_str().unwrap().into()], ..config }).await;
@@ -459,25 +462,13 @@ async fn driver_entry() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    let busy = find(&[stage.address(), "1-0"]);
-    while !is_busy(busy) {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    while !busy.exists() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let cleaned = left_directories();
     let pids: Vec<_> = pids.iter().map(ToString::to_string).collect();
     eprintln!("children {}\ndirectories {}", pids.join(" "), cleaned.join(" "));
     std::future::pending().await
-}
-
-/// Whether it burns its processor: more than a second of it.
-fn is_busy(pid: u32) -> bool {
-    let stat = || {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(11)?.parse::<u64>().ok()).unwrap_or_default()
-    };
-    let before = stat();
-    std::thread::sleep(Duration::from_millis(500));
-    stat() - before > 20
 }
 
 /// The cluster's own, by its marker file.
