@@ -245,6 +245,6 @@ mod tests {
         let failed = map([("status", "error".into()), ("exception_text", "ImportError('no msgpack')".into())]);
         let answers = map([("tcp://a:1", map([("status", "OK".into())])), ("tcp://b:2", failed)]);
         let error = check_workers(&answers).unwrap_err();
-        assert!(error.message().contains("no msgpack") && format!("{}", error.report()).contains("tcp://b:2"), "{error:?}");
+        assert!(error.message().contains("no msgpack") && error.report().to_string().contains("tcp://b:2"), "{error:?}");
     }
 }

@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn a_plugin_is_a_call_after_a_call() {
         let mut expected = b"\x80\x04X\x08\0\0\0builtinsX\x04\0\0\0exec\x93X\x02\0\0\0a\n}(X\x01\0\0\0HX\x02\0\0\0ff".to_vec();
-        expected.extend_from_slice(b"X\x01\0\0\0VX\x01\0\0\01X\x01\0\0\0SX\x01\0\0\0sX\x01\0\0\0BX\x02\0\0\0a\nu\x86R0");
+        expected.extend_from_slice(b"X\x01\0\0\0VX\x01\0\0\x001X\x01\0\0\0SX\x01\0\0\0sX\x01\0\0\0BX\x02\0\0\0a\nu\x86R0");
         expected.extend_from_slice(b"X\x0a\0\0\0_remuda_ffX\x01\0\0\0W\x93)R.");
         assert_eq!(plugin("a\n", "s", "ff", "1", "W"), expected);
     }

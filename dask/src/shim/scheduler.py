@@ -15,6 +15,7 @@ class Core:
         self.scheduler = scheduler
         self.loop = asyncio.get_running_loop()
         self.submitter = Submitter(scheduler)
+        self.portion = 4 * LEAST
         self.records, self.sessions, self.watches = {}, {}, set()
         # What shows that a worker that leaves was busy: the stimulus that ended others' tasks (older versions do not tell it), its address
         # from ours.
@@ -33,6 +34,12 @@ class Core:
             scheduler.handlers["remuda_shims"] = shims_there(shims)
         shims.append({"hash": HASH, "protocol": PROTOCOL, "version": VERSION})
         self.keeping = asyncio.ensure_future(self.keep())
+
+    def paced(self, count, seconds):
+        """So many tasks took so long: the next part of a submission is as large as fits."""
+        if count >= self.portion // 2 and seconds > 0:
+            fitting = int(count * STALL / seconds)
+            self.portion = max(LEAST, min(MOST, fitting, 2 * self.portion))
 
     # Operations.
 

@@ -2,6 +2,8 @@
 
 # Seconds until events are told: the first at once, many together.
 BATCH, BUSY = 0.002, 0.01
+# Seconds that one part of a submission may hold up everybody else's, about; and how many tasks it has.
+STALL, LEAST, MOST = 0.025, 100, 1000
 TURN = 500
 NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_.]")
 
@@ -156,14 +158,20 @@ class Session:
         for ident, told in message.get("defs", ()):
             self.definitions[ident] = Definition(told)
         refused_already = set()
+        tasks, at = message["tasks"], 0
         try:
-            await self.enter(message["tasks"], refused_already)
+            while at < len(tasks):
+                part, begun = tasks[at:at + self.core.portion], time.monotonic()
+                await self.enter(part, refused_already)
+                at += len(part)
+                self.core.paced(len(part), time.monotonic() - begun)
+                await asyncio.sleep(0)
         except Exception as e:
             refused = (e.kind, e.message, e.hint) if isinstance(e, Refused) else ("unexpected", "the scheduler did not take it: %s: %s" % (type(e).__name__, e), None)
             if not isinstance(e, Refused):
                 log.exception("a submission failed")
-            for task in message["tasks"]:
-                self.forget(task[0])
+            await self.release([task[0] for task in tasks[at:]])
+            for task in tasks[at:]:
                 if task[0] not in refused_already:
                     self.tell(["refused", task[0], *refused])
 
@@ -195,6 +203,10 @@ class Session:
         if not priorities:
             return
         await core.submitter.submit(self.client, list(groups.values()), priorities)
+        if self.closed:
+            # Its lease ended meanwhile.
+            await self.let_all_go()
+            return
         known = scheduler.tasks
         for key in priorities:
             state = known.get(key)
@@ -239,11 +251,14 @@ class Session:
             return
         self.closed = True
         self.core.sessions.pop(self.ident, None)
+        await self.let_all_go()
+        if self.comm is None:
+            log.info("session %s of %s ended", self.ident, self.name)
+
+    async def let_all_go(self):
         await self.release(list(self.keys))
         scheduler = self.core.scheduler
         state = scheduler.clients.get(self.client)
         if state is not None:
             self.let_go([task.key for task in list(state.wants_what)])
             scheduler.clients.pop(self.client, None)
-        if self.comm is None:
-            log.info("session %s of %s ended", self.ident, self.name)
