@@ -4,6 +4,7 @@
 //! - [`protocol`]: bytes to messages and back. No I/O; the wire is described there.
 //! - [`Comm`]: a `tcp://` or `tls://` connection after its handshake, messages in both directions; or a reader and a writer.
 //! - [`Rpc`]: questions and answers, typed where we ask ourselves ([`Rpc::identity`], [`Rpc::retire_workers`]); any other by [`Rpc::call`].
+//! - [`shim`]: the Python source that we put into a scheduler and its workers, which submits, watches and fetches for us.
 //!
 //! ```no_run
 //! use remuda_dask::{Address, ConnectOptions, Rpc};
@@ -24,7 +25,7 @@
 //!   [`Comm::write`] wait for as long as the peer is there ([`ConnectOptions::dead_after`]).
 //! - **A future that is dropped half-way** leaves no half-understood connection behind: it is refused from then on.
 //!
-//! Tested with `distributed` 2023.5, 2024.8 and 2026.8.
+//! Tested with `distributed` 2023.5, 2024.8, 2025.3, 2025.7 and 2026.8.
 
 mod address;
 mod comm;
