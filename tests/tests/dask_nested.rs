@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use remuda::{ClusterOptions, TaskContext, TaskRunner, command, python};
 use remuda_dask::DaskConnect;
-use remuda_tests::dask::{Dask, Site, available};
+use remuda_tests::dask::{Dask, PATIENCE, Site, available};
 
 const MODULE: &str = "
 from distributed import get_client, get_worker, rejoin, secede, worker_client
@@ -88,6 +88,33 @@ async fn rust_tasks_submit_tasks_and_wait_for_them_on_one_slot() {
         assert_eq!(flow.submit(all_kinds()).await?, r#"("/a", "b") ["/a","b"]"#);
         flow.submit(leaves_work_behind()).await?;
         assert_eq!(flow.submit(inc(1)).await?, 2, "the slot is free again");
+        Ok(())
+    });
+    run.await.unwrap();
+    dask.forgets().await.unwrap();
+}
+
+#[remuda::task]
+fn waits_for_ever(cx: &TaskContext, file: String) -> anyhow::Result<String> {
+    let flow = cx.flow()?;
+    let child = flow.submit(command(["sh", "-c", "echo here > $F; sleep 3600"]).env("F", file).call());
+    Ok(child.wait()?)
+}
+
+#[remuda::test]
+async fn what_a_cancelled_task_has_submitted_ends_with_it() {
+    let Some((dask, runner)) = one_slot("what_a_cancelled_task_has_submitted_ends_with_it").await else { return };
+    let file = dask.directory().join("begun");
+    let run = runner.run(async |flow| {
+        let parent = flow.submit(waits_for_ever(file.to_str().unwrap().to_owned()));
+        let begun = async {
+            while !file.exists() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, begun).await.expect("the child runs, though its parent has the slot");
+        parent.cancel();
+        assert_eq!(flow.submit(inc(1)).await?, 2, "neither of them has the slot");
         Ok(())
     });
     run.await.unwrap();

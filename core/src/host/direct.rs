@@ -77,14 +77,15 @@ impl Link {
 #[derive(Debug)]
 pub(super) struct DirectSession {
     link: Arc<Link>,
-    /// The task is over.
+    /// The task is over, or cancelled.
     over: CancellationToken,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    tell: mpsc::UnboundedSender<TaskEvent>,
+    /// Goes to the one who opens the session, and ends with that: whoever waits for events hears of it.
+    tell: Option<mpsc::UnboundedSender<TaskEvent>>,
     events: Option<TaskEvents>,
     /// From the first use on.
     open: Option<Open>,
@@ -108,15 +109,21 @@ enum Order {
 }
 
 impl DirectSession {
-    pub(super) fn new(link: Arc<Link>) -> Arc<Self> {
+    /// What the task has submitted ends when `cancelled` is, also where the task does not look at it.
+    pub(super) fn new(link: Arc<Link>, cancelled: &CancellationToken) -> Arc<Self> {
         let (tell, events) = mpsc::unbounded_channel();
-        Arc::new(Self { link, over: CancellationToken::new(), state: Mutex::new(State { tell, events: Some(events), open: None }) })
+        let state = State { tell: Some(tell), events: Some(events), open: None };
+        Arc::new(Self { link, over: cancelled.child_token(), state: Mutex::new(state) })
     }
 
     /// The task is over, and with it what it has submitted. Waits for that, on the task's thread.
     pub(super) fn end(&self) {
         self.over.cancel();
-        let open = lock(&self.state).open.take();
+        let open = {
+            let mut state = lock(&self.state);
+            state.tell = None;
+            state.open.take()
+        };
         if let (Some(Open { actor, orders }), Ok(runtime)) = (open, self.link.runtime()) {
             drop(orders);
             runtime.block_on(async {
@@ -127,24 +134,25 @@ impl DirectSession {
 
     fn order(&self, order: Order) {
         let mut state = lock(&self.state);
-        if state.open.is_none() && !self.over.is_cancelled() {
+        if !self.over.is_cancelled()
+            && let Some(tell) = state.tell.take()
+        {
             match self.link.runtime() {
                 Ok(runtime) => {
                     let (orders, inbox) = mpsc::unbounded_channel();
-                    let actor = runtime.spawn(attend(self.link.clone(), inbox, state.tell.clone(), self.over.clone()));
+                    let actor = runtime.spawn(attend(self.link.clone(), inbox, tell, self.over.clone()));
                     state.open = Some(Open { orders, actor });
                 }
-                Err(error) => return refuse(order, &state.tell, &error),
-            }
-        }
-        let closed = || Error::new(ErrorKind::Closed, "the task that submitted it is over");
-        match &state.open {
-            Some(open) => {
-                if let Err(mpsc::error::SendError(order)) = open.orders.send(order) {
-                    refuse(order, &state.tell, &closed());
+                Err(error) => {
+                    refuse(order, &tell, &error);
+                    state.tell = Some(tell);
+                    return;
                 }
             }
-            None => refuse(order, &state.tell, &closed()),
+        }
+        // When it is over the events have ended, and whoever asks hears that nobody answers.
+        if let Some(open) = &state.open {
+            let _ = open.orders.send(order);
         }
     }
 
@@ -187,6 +195,7 @@ async fn attend(
             }
         }
     }
+    drop((tell, orders));
     if let Err(error) = session.close().await {
         tracing::warn!(error = %error.report(), "what a task has submitted could not be ended; it ends with its lease");
     }

@@ -137,7 +137,7 @@ impl Host {
                     running.session = Some(relayed.clone());
                     running.link.clone()
                 };
-                let direct = link.map(DirectSession::new);
+                let direct = link.map(|link| DirectSession::new(link, &cancel));
                 let session: Arc<dyn Session> = direct.clone().map_or_else(|| relayed.clone() as _, |direct| direct as _);
                 let slot: Arc<dyn SlotLease> = Arc::new(HostLease(relayed.clone()));
                 let (worker, cancelled) = (worker.into(), cancel.clone());

@@ -271,10 +271,12 @@ def give_slot_back():
 def rust_result(call, kind, content):
     if kind == "Done":
         return content
+    if call.cancelled:
+        raise Cancelled()
     if kind == "Failed":
         raise Failed(content)
     if kind == "Refused":
         raise Refused("unserializable" if content["unserializable"] else "unexpected", content["message"], content["hint"])
     if kind == "Cancelled":
-        raise Cancelled() if call.cancelled else Failed(failure("it ended as cancelled, and nobody has cancelled it"))
+        raise Failed(failure("it ended as cancelled, and nobody has cancelled it"))
     raise Refused("unexpected", "the task host said `%s`, which is no answer" % kind)

@@ -120,11 +120,11 @@ fn task(key: u64) -> TaskSpec {
 #[test]
 fn a_session_is_opened_by_the_first_order_and_closed_with_the_task() {
     let link = link("tcp://scheduler:1");
-    let idle = DirectSession::new(link.clone());
+    let idle = DirectSession::new(link.clone(), &CancellationToken::new());
     idle.end();
     assert_eq!(CONNECTED.load(SeqCst), 0, "a task that submits nothing connects nowhere");
     for closed in [1, 2] {
-        let session = DirectSession::new(link.clone());
+        let session = DirectSession::new(link.clone(), &CancellationToken::new());
         let mut events = session.events();
         session.submit(vec![task(7)]);
         let event = events.blocking_recv().unwrap();
@@ -135,13 +135,23 @@ fn a_session_is_opened_by_the_first_order_and_closed_with_the_task() {
         session.end();
         assert_eq!((CONNECTED.load(SeqCst), CLOSED.load(SeqCst)), (1, closed), "the connection stays for the next task");
         session.submit(vec![task(8)]);
-        assert!(matches!(events.blocking_recv().unwrap().state, TaskState::Ended(_)), "too late");
+        assert!(events.blocking_recv().is_none(), "too late");
+        assert!(runtime.block_on(session.gather(&[Key(8)])).is_err());
     }
+    let cancelled = CancellationToken::new();
+    let session = DirectSession::new(link, &cancelled);
+    let mut events = session.events();
+    session.submit(vec![task(9)]);
+    assert!(events.blocking_recv().is_some());
+    cancelled.cancel();
+    assert!(events.blocking_recv().is_none(), "a body that waits for events goes on");
+    session.end();
+    assert_eq!(CLOSED.load(SeqCst), 3);
 }
 
 #[test]
 fn what_cannot_be_submitted_ends_with_the_reason() {
-    let session = DirectSession::new(link("tcp://refused:1"));
+    let session = DirectSession::new(link("tcp://refused:1"), &CancellationToken::new());
     let mut events = session.events();
     session.submit(vec![task(1)]);
     let TaskState::Ended(error) = events.blocking_recv().unwrap().state else { panic!() };
@@ -154,7 +164,7 @@ fn what_cannot_be_submitted_ends_with_the_reason() {
 
 #[test]
 fn a_task_ends_also_while_it_connects() {
-    let session = DirectSession::new(link("tcp://mute:1"));
+    let session = DirectSession::new(link("tcp://mute:1"), &CancellationToken::new());
     session.submit(vec![task(1)]);
     CONNECTING.1.lock().unwrap().recv().unwrap();
     session.end();
