@@ -98,7 +98,7 @@ async fn rust_tasks_submit_tasks_and_wait_for_them_on_one_slot() {
 fn waits_for_ever(cx: &TaskContext, file: String) -> anyhow::Result<String> {
     let flow = cx.flow()?;
     let child = flow.submit(command(["sh", "-c", "echo here > $F; sleep 3600"]).env("F", file).call());
-    Ok(child.wait()?)
+    Ok(child.wait()?.to_string())
 }
 
 #[remuda::test]
