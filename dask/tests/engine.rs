@@ -49,6 +49,10 @@ async fn python_tasks_run_and_their_results_come() {
     let values = session.gather(&[Key(1), Key(0), Key(1)]).await.unwrap();
     let values: Vec<i64> = values.iter().map(|value| decode(&value.to_plain().unwrap()).unwrap()).collect();
     assert_eq!(values, [-3, 3, -3]);
+    // Beyond any buffer, and what Dask cuts into pieces by itself.
+    session.submit(vec![bench::with(6, "builtins:bytes", &80_000_000)]);
+    let large = session.gather(&[Key(6)]).await.unwrap().remove(0).to_plain().unwrap();
+    assert!(large.len() == 80_000_005 && large[5..].iter().all(|byte| *byte == 0), "{} bytes", large.len());
     bench.end_session(session).await;
     bench.end().await;
 }

@@ -171,11 +171,11 @@ impl Inner {
         }
         tracing::warn!(address = %self.address, %error, "the scheduler is lost");
         workers.lost = Some(error.clone());
+        // Who hears of it below finds no session to be had any more.
+        self.lost.send_replace(Some(error.clone()));
         for listener in std::mem::take(&mut workers.listeners) {
             let _ = listener.send(WorkerChange::SchedulerLost(error.clone()));
         }
-        drop(workers);
-        self.lost.send_replace(Some(error.clone()));
     }
 }
 

@@ -433,7 +433,7 @@ def prepare_worker(info, modules, paths, host):
 
 
 async def answer_fetch(info, keys, inline):
-    from distributed.protocol import to_serialize
+    from distributed.protocol import Serialized
 
     results, total = [], 0
     loop = asyncio.get_running_loop()
@@ -462,7 +462,8 @@ async def answer_fetch(info, keys, inline):
         if result[0] in ("plain", "arrow"):
             total += len(result[1])
             if not inline and len(result[1]) > SMALL:
-                result[1] = to_serialize(result[1])
+                # In one piece: Dask would cut it into several, which the receiver has to put together again.
+                result[1] = Serialized({"serializer": "dask", "type": "builtins.bytes"}, [result[1]])
         results.append(result)
     return {"results": results}
 
