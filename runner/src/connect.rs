@@ -26,6 +26,8 @@ fn options(client: &ClientConfig, security: Option<Arc<Security>>, owns: bool) -
         timeout: client.timeout.map_or(usual.timeout, |seconds| seconds.0),
         lease: client.lease.map_or(usual.lease, |seconds| seconds.0),
         batch: client.batch,
+        heartbeat: client.heartbeat_interval.map(|seconds| seconds.0),
+        direct: client.direct_to_workers.unwrap_or(usual.direct),
         security,
         owner: owns,
         ..usual

@@ -47,6 +47,10 @@ async fn results_are_fetched_together_and_shown() {
         return;
     }
     let dask = Dask::start(Site::default(), 2).await.unwrap();
+    let relayed = Kwargs::new().with("direct_to_workers", false).with("heartbeat_interval", "1s");
+    let relayed = TaskRunner::builder().address(&dask.address).client_kwargs(relayed).build().unwrap();
+    let sum = relayed.run(async |flow| Ok(flow.gather(flow.map(add, (0..10, remuda::unmapped(1)))?).await?.iter().sum::<i64>()));
+    assert_eq!(sum.await.unwrap(), 55, "through the scheduler");
     let runner = at(&dask);
     let shown = runner.run(async |flow| {
         let odd = flow.submit(python("re:compile").arg("a+").call::<i64>());

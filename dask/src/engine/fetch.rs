@@ -63,6 +63,8 @@ pub(crate) struct Fetcher {
 struct Shared {
     scheduler: Address,
     connect: ConnectOptions,
+    /// Otherwise every worker is far.
+    direct: bool,
     runtime: Handle,
 }
 
@@ -90,8 +92,8 @@ impl Depot {
 }
 
 impl Fetcher {
-    pub(crate) fn new(scheduler: Address, connect: ConnectOptions, runtime: Handle) -> Self {
-        Self { shared: Arc::new(Shared { scheduler, connect, runtime }), depots: Mutex::default() }
+    pub(crate) fn new(scheduler: Address, connect: ConnectOptions, direct: bool, runtime: Handle) -> Self {
+        Self { shared: Arc::new(Shared { scheduler, connect, direct, runtime }), depots: Mutex::default() }
     }
 
     /// Asks a worker. Wants that come while others are asked go together with the next question.
@@ -109,6 +111,9 @@ impl Fetcher {
     /// A worker is there: the connection is made before it is needed.
     pub(crate) fn expect(&self, worker: &str) {
         let (shared, depot) = (self.shared.clone(), self.depot(worker));
+        if !shared.direct {
+            return;
+        }
         self.shared.runtime.spawn(async move {
             match shared.reach(&depot).await {
                 Ok(rpc) => depot.state().idle.push(rpc),
@@ -127,7 +132,8 @@ impl Fetcher {
 
     fn depot(&self, worker: &str) -> Arc<Depot> {
         let mut depots = self.depots.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Depot { worker: worker.to_owned(), state: Mutex::default() });
+        let new =
+            || Arc::new(Depot { worker: worker.to_owned(), state: Mutex::new(State { is_far: !self.shared.direct, ..State::default() }) });
         depots.entry(worker.to_owned()).or_insert_with(new).clone()
     }
 }

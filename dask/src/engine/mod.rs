@@ -49,6 +49,10 @@ pub struct DaskOptions {
     pub refused: Duration,
     /// How many small calls one task of Dask's may carry. 1: each is a task of its own. Default: `None`, as measured.
     pub batch: Option<u32>,
+    /// Between two signs of life of a session. Default: a quarter of `lease`; never more than half of it.
+    pub heartbeat: Option<Duration>,
+    /// Whether results come from the workers themselves, and through the scheduler only from those that cannot be reached. Default: yes.
+    pub direct: bool,
     /// Used where the endpoint has none.
     pub security: Option<Arc<Security>>,
     /// Whether a cluster with a lease of its own stays as long as we are connected. Default: yes.
@@ -63,6 +67,8 @@ impl Default for DaskOptions {
             lease: Duration::from_secs(30),
             refused: Duration::from_millis(600),
             batch: None,
+            heartbeat: None,
+            direct: true,
             security: None,
             owner: true,
         }
@@ -192,7 +198,7 @@ impl DaskEngine {
         check_versions(&versions.distributed, &versions.python).map_err(|error| error.with_context("address", &address))?;
         let hello = shim::install(&mut rpc).await?;
         let inner = Arc::new(Inner {
-            fetcher: Fetcher::new(address.clone(), connect.clone(), Handle::current()),
+            fetcher: Fetcher::new(address.clone(), connect.clone(), options.direct, Handle::current()),
             address,
             connect,
             options,

@@ -140,7 +140,9 @@ async fn read(shared: &Arc<Shared>, reader: &mut CommReader, told: &AtomicU64) -
 
 /// Never ends by itself but with an error.
 async fn write(shared: &Arc<Shared>, writer: &mut CommWriter, told: &AtomicU64) -> Result<()> {
-    let mut tick = interval((shared.inner.options.lease / 4).max(Duration::from_millis(20)));
+    let options = &shared.inner.options;
+    let beat = options.heartbeat.unwrap_or(options.lease / 4).min(options.lease / 2);
+    let mut tick = interval(beat.max(Duration::from_millis(20)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let due = shared.due.notified();

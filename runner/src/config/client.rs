@@ -25,20 +25,19 @@ use super::Address;
     "serializers": "values travel as MessagePack, and between Python tasks as Dask sends them: leave it out",
     "deserializers": "values travel as MessagePack, and between Python tasks as Dask sends them: leave it out",
     "extensions": "they are objects of a Python client: leave it out",
+    "connection_limit": "at most three connections to each worker are held open: leave it out",
+    "task_host": "the workers' program for Rust tasks is named where they run: set REMUDA_TASK_HOST_BINARY in their environment",
 }))]
 pub struct ClientConfig {
     /// What the run is called in the scheduler's log.
     pub name: Option<String>,
     /// How long connecting may take: seconds, or a text like "10s". Default: 10 s.
     pub timeout: Option<Seconds>,
-    /// Time between two signs of life: seconds, or a text like "5s". Default: a third of `lease`, at most 5 s.
+    /// Time between two signs of life: seconds, or a text like "5s". Default: a quarter of `lease`; never more than half of it.
     pub heartbeat_interval: Option<Seconds>,
     /// Whether results are fetched from the workers themselves. False: through the scheduler, where only that can be reached.
     /// Default: from the workers, and through the scheduler from those that cannot be reached.
     pub direct_to_workers: Option<bool>,
-    /// Connections to workers held open at most. Default: 512.
-    #[schemars(range(min = 1))]
-    pub connection_limit: Option<u32>,
     /// The file in which a scheduler that runs already wrote its address (`dask scheduler --scheduler-file`), in place of `address`.
     pub scheduler_file: Option<String>,
     /// Certificates, for `tls://`.
@@ -50,9 +49,6 @@ pub struct ClientConfig {
     /// How many small calls of a map may go as one Dask task. 1: each by itself. Default: as many as measured durations suggest.
     #[schemars(range(min = 1))]
     pub batch: Option<u32>,
-    /// The program that workers start for Rust tasks, where it is on their machines. Default: `REMUDA_TASK_HOST_BINARY` of the worker;
-    /// without that, on the driver's machine, the driver's own program.
-    pub task_host: Option<String>,
 }
 
 impl ClientConfig {

@@ -74,12 +74,11 @@ fn a_named_mode_replaces_the_lower_one_whole() {
 #[test]
 fn every_keyword_of_dask_s_client_is_taken_or_refused_with_a_sentence() {
     let taken = r#"{"timeout": "3s", "set_as_default": false, "security": {"tls_ca_file": "ca.pem", "cert": "c.pem", "tls_client_key": "k.pem"},
-        "name": "mine", "heartbeat_interval": 2, "direct_to_workers": false, "connection_limit": 8, "lease": "1m", "batch": 1,
-        "task_host": "/opt/flow"}"#;
+        "name": "mine", "heartbeat_interval": 2, "direct_to_workers": false, "lease": "1m", "batch": 1}"#;
     let config = resolve(vec![environment(&[("REMUDA_ADDRESS", "tls://h:1"), ("REMUDA_CLIENT_KWARGS", taken)])]).unwrap();
     assert_eq!(config.client.security.as_ref().unwrap().tls_cert.as_deref(), Some("c.pem"));
     let refused = r#"{"address": "tcp://h:1", "loop": null, "asynchronous": true, "serializers": ["dask"], "deserializers": [], "extensions": {},
-        "conection_limit": 1, "security": {"require_encryption": true}, "batch": 0}"#;
+        "connection_limit": 1, "task_host": "x", "tmeout": 1, "security": {"require_encryption": true}, "batch": 0}"#;
     insta::assert_snapshot!(error(vec![environment(&[("REMUDA_CLIENT_KWARGS", refused)])]));
 }
 
