@@ -5,6 +5,8 @@
 //! - [`Comm`]: a `tcp://` or `tls://` connection after its handshake, messages in both directions; or a reader and a writer.
 //! - [`Rpc`]: questions and answers, typed where we ask ourselves ([`Rpc::identity`], [`Rpc::retire_workers`]); any other by [`Rpc::call`].
 //! - [`shim`]: the Python source that we put into a scheduler and its workers, which submits, watches and fetches for us.
+//! - [`DaskConnect`]: all of it as core's engine: workers watched and drained, sessions that survive cut connections, results fetched from the
+//!   workers that have them.
 //!
 //! ```no_run
 //! use remuda_dask::{Address, ConnectOptions, Rpc};

@@ -69,6 +69,9 @@ impl Translator {
             }
             Work::Command(work) => (work.call.clone(), Gate::None),
         };
+        // Where only some workers are meant, what the others lack is of no interest.
+        let is_anywhere = annotations.workers.is_empty() && annotations.resources.is_empty();
+        let gate = if is_anywhere { gate } else { Gate::None };
         Ok(Call { def: self.def(name, &work, annotations), args, gate })
     }
 
