@@ -93,6 +93,7 @@ fn a_task_runs_before_it_is_done_and_only_once() {
     // A second hearing of the same message changes nothing.
     book.hear(1, 0, vec![Event { unit: 1, what: failed("x") }]);
     assert_eq!(states(&mut book), []);
+    assert!(matches!(book.find(Key(1)), Whereabouts::At { .. }));
 }
 
 #[test]
