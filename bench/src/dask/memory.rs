@@ -30,13 +30,13 @@ pub(crate) async fn child(args: &[String]) -> anyhow::Result<()> {
     let [address, batched, n] = args else { bail!("expected ADDRESS BATCHED N") };
     let (batched, n): (bool, i64) = (batched.parse()?, n.parse()?);
     let calls = if batched { Calls::Batched } else { Calls::Single };
-    let (idle, submitted) = runner(address)?
+    let (idle, submitted) = runner(address, calls)?
         .run(move |flow| async move {
             ensure!(flow.gather(submit(&flow, calls, 2)?).await? == [0, 1], "wrong result");
             let idle = status("VmRSS:")?;
             let futures = submit(&flow, calls, n)?;
             // The last call has a worker or a place in the queue when the first result of a later map is there.
-            ensure!(flow.gather(submit(&flow, Calls::Single, 1)?).await? == [0], "wrong result");
+            ensure!(flow.gather(submit(&flow, calls, 1)?).await? == [0], "wrong result");
             let submitted = status("VmHWM:")?;
             ensure!(flow.gather(futures).await?.into_iter().eq(0..n), "wrong results");
             Ok((idle, submitted))

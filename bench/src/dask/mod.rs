@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use remuda::{Annotate, Flow, TaskRunner, python};
+use remuda::{Flow, TaskRunner, python};
 use serde_bytes::ByteBuf;
 
 use self::cluster::Cluster;
@@ -36,8 +36,12 @@ enum Calls {
     Rust,
 }
 
-fn runner(address: &str) -> anyhow::Result<TaskRunner> {
-    Ok(TaskRunner::builder().address(address).build()?)
+fn runner(address: &str, calls: Calls) -> anyhow::Result<TaskRunner> {
+    let builder = TaskRunner::builder().address(address);
+    Ok(match calls {
+        Calls::Batched => builder.build()?,
+        Calls::Single | Calls::Rust => builder.client_kwargs([("batch", 1)]).build()?,
+    })
 }
 
 fn noop(x: i64) -> remuda::Call<i64> {
@@ -45,17 +49,15 @@ fn noop(x: i64) -> remuda::Call<i64> {
 }
 
 fn submit(flow: &Flow, calls: Calls, n: i64) -> anyhow::Result<Vec<remuda::TaskFuture<i64>>> {
-    let single = flow.annotate(Annotate::new());
     Ok(match calls {
-        Calls::Single => single.submit_all((0..n).map(noop)),
-        Calls::Batched => flow.submit_all((0..n).map(noop)),
-        Calls::Rust => single.map(inc, -1..n - 1)?,
+        Calls::Single | Calls::Batched => flow.submit_all((0..n).map(noop)),
+        Calls::Rust => flow.map(inc, -1..n - 1)?,
     })
 }
 
 /// `n` no-op tasks and their results, in a session that is open.
 async fn map(address: &str, calls: Calls, n: i64) -> anyhow::Result<Duration> {
-    let runner = runner(address)?;
+    let runner = runner(address, calls)?;
     let elapsed = runner.run(move |flow| async move {
         ensure!(flow.gather(submit(&flow, calls, 2)?).await? == [0, 1], "wrong result");
         let begin = Instant::now();
@@ -104,7 +106,7 @@ fn one_task(cluster: &mut Cluster, what: &str, task: fn(i64) -> remuda::Call<i64
     let mut row = Row::new(what, "Client.submit", 1);
     let address = cluster.address.clone();
     wait(async {
-        runner(&address)?
+        runner(&address, Calls::Batched)?
             .run(|flow| async move {
                 for round in 0..rounds + 5 {
                     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -165,7 +167,7 @@ fn fetch(cluster: &mut Cluster, rounds: usize) -> anyhow::Result<()> {
     for _ in 0..rounds {
         let address = cluster.address.clone();
         let ours = wait(async {
-            let runner = runner(&address)?;
+            let runner = runner(&address, Calls::Single)?;
             let elapsed = runner.run(|flow| async move {
                 let future = flow.submit(python("bench_tasks:big").arg(LARGE).call::<ByteBuf>());
                 future.done().await;
