@@ -22,7 +22,10 @@ class Core:
         self.failed_with, self.busy = None, set()
         # Names, also of workers that are gone.
         self.renamed = {ws.address: str(ws.name) for ws in scheduler.workers.values()}
-        self.owned, self.had_owner = time.monotonic(), False
+        # Of shims of all versions: an owner that one of them hears is the owner for all.
+        self.owner = getattr(scheduler, "_remuda_owner", None)
+        if self.owner is None:
+            self.owner = scheduler._remuda_owner = {"heard": time.monotonic(), "ever": False}
         self.retelling = False
         for name in ("hello", "stream", "watch", "fetch", "prepare", "load"):
             scheduler.handlers[OP + name] = getattr(self, name)
@@ -70,7 +73,7 @@ class Core:
 
     async def watch(self, comm, owner=False, lease=30):
         watch = Watch(self, comm, owner, lease)
-        self.had_owner = self.had_owner or watch.owner
+        self.owner["ever"] = self.owner["ever"] or watch.owner
         self.watches.add(watch)
         try:
             await watch.serve()
@@ -81,7 +84,7 @@ class Core:
         finally:
             self.watches.discard(watch)
             if watch.owner:
-                self.owned = time.monotonic()
+                self.owner["heard"] = time.monotonic()
             comm.abort()
         return Status.dont_reply
 
@@ -313,11 +316,16 @@ class Core:
 
     def retell(self):
         """What still hinders tasks, now that a worker has come."""
-        self.retelling = False
+        self.retelling, reasons = False, {}
         try:
             for task in list(self.scheduler.unrunnable):
                 record = self.records.get(task.key)
-                reason = self.reason(task.key) if record is not None else None
+                if record is None:
+                    continue
+                # The same for all tasks of a definition: a look at each worker, once.
+                if record.definition not in reasons:
+                    reasons[record.definition] = self.reason(task.key)
+                reason = reasons[record.definition]
                 if reason is not None and reason != record.told:
                     record.told = reason
                     record.session.tell(["pending", record.number, reason])
@@ -357,7 +365,7 @@ class Core:
                 late, last = now - last - OWNER_CHECK, now
                 if late > 1:
                     # The loop stood still, and nobody could be heard.
-                    self.owned += late
+                    self.owner["heard"] = min(self.owner["heard"] + late, now)
                     for session in self.sessions.values():
                         session.deadline += late
                 for session in list(self.sessions.values()):
@@ -371,9 +379,9 @@ class Core:
                     if now >= watch.deadline:
                         watch.comm.abort()
                     elif watch.owner:
-                        self.owned = now
-                limit = lease if self.had_owner or grace is None else grace
-                if lease is not None and now - self.owned >= limit:
+                        self.owner["heard"] = now
+                limit = lease if self.owner["ever"] or grace is None else grace
+                if lease is not None and now - self.owner["heard"] >= limit:
                     log.warning("no driver for %s s: closing, as REMUDA_LEASE says", text_of(limit))
                     asyncio.ensure_future(self.scheduler.close(reason="the lease of its driver is over")
                                           if "reason" in inspect.signature(self.scheduler.close).parameters else self.scheduler.close())

@@ -52,9 +52,11 @@ class Session:
         self.deadline = time.monotonic() + self.lease
         self.definitions, self.keys = {}, {}
         self.received, self.sequence, self.order = 0, 0, 0
-        self.events, self.unseen, self.sent = [], [], 0
+        self.events, self.unseen = [], []
         self.flushing, self.acknowledge, self.pause = False, False, BATCH
         self.comm, self.wake, self.closed = None, asyncio.Event(), False
+        # What a connection that was cut has sent may still be taken in when the next one is there: one message after the other.
+        self.taking = asyncio.Lock()
 
     # Events.
 
@@ -91,15 +93,15 @@ class Session:
             old.abort()
         self.renew()
         self.seen(seen)
-        self.sent = seen
         await comm.write({"t": "attached", "resumed": resumed, "received": self.received})
-        writing = asyncio.ensure_future(self.write(comm))
+        writing = asyncio.ensure_future(self.write(comm, seen))
         try:
             while True:
                 message = await comm.read()
                 if self.comm is not comm:
                     break
-                await self.take(message)
+                async with self.taking:
+                    await self.take(message)
                 if self.closed:
                     await comm.write({"t": "closed"})
                     break
@@ -112,18 +114,19 @@ class Session:
                 self.renew()
             comm.abort() if not self.closed else await comm.close()
 
-    async def write(self, comm):
+    async def write(self, comm, sent):
+        """What comes after `sent`. Another connection begins anew: what this one could not write is not sent."""
         try:
-            while True:
-                due = [batch for batch in self.unseen if batch[0] > self.sent]
+            while self.comm is comm:
+                due = [batch for batch in self.unseen if batch[0] > sent]
                 if not due and not self.acknowledge:
                     self.wake.clear()
                     await self.wake.wait()
                     continue
                 self.acknowledge = False
                 for sequence, events in due or [(self.sequence, [])]:
-                    self.sent = max(self.sent, sequence)
                     await comm.write({"e": sequence, "r": self.received, "events": events})
+                    sent = max(sent, sequence)
         except OSError:
             # The reader notices, too.
             pass
@@ -160,7 +163,7 @@ class Session:
         refused_already = set()
         tasks, at = message["tasks"], 0
         try:
-            while at < len(tasks):
+            while at < len(tasks) and not self.closed:
                 part, begun = tasks[at:at + self.core.portion], time.monotonic()
                 await self.enter(part, refused_already)
                 at += len(part)

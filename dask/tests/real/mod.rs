@@ -20,7 +20,7 @@ fn dask() -> Command {
 }
 
 /// The interpreter beside `dask`.
-fn python() -> Command {
+pub fn python() -> Command {
     let program = std::env::var_os("REMUDA_DASK").map(|dask| Path::new(&dask).with_file_name("python"));
     command(program.filter(|python| python.exists()).unwrap_or_else(|| "python3".into()))
 }

@@ -4,6 +4,8 @@
 //! Skipped by name where there is none; with `dask` in `REMUDA_REQUIRE` that is a failure.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a test may panic")]
 
+#[path = "../real/mod.rs"]
+mod real;
 mod support;
 
 use remuda_core::error::ErrorKind;
@@ -356,6 +358,16 @@ async fn a_cut_connection_loses_nothing() {
     second.until("done", 3).await;
     assert!(second.told(1).is_empty() && second.told(2).is_empty(), "{:?}", second.told(2));
     second.close().await;
+}
+
+#[tokio::test]
+async fn connections_that_cross_each_other_lose_and_double_nothing() {
+    needs_dask!("connections_that_cross_each_other_lose_and_double_nothing");
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut alone = real::python();
+    alone.arg(here.join("tests/shim/sessions.py")).arg(here.join("src/shim"));
+    let ended = timeout(PATIENCE, alone.output()).await.expect("it ends").unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
 }
 
 #[tokio::test]

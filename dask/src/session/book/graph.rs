@@ -45,7 +45,9 @@ impl Book {
             };
             task.users += 1;
             match &task.phase {
-                Phase::Ended(error) if !input.allow_failure => doom = doom.or_else(|| Some(upstream(input.key, &task.name, error))),
+                Phase::Ended(error) | Phase::Done(Place::Gone(error)) if !input.allow_failure => {
+                    doom = doom.or_else(|| Some(upstream(input.key, &task.name, error)))
+                }
                 Phase::Done(_) | Phase::Ended(_) => {}
                 _ if !input.allow_failure && task.is_open => task.dependents.push((key, false)),
                 _ => {
@@ -239,13 +241,26 @@ impl Book {
         todo.push_back(Step::Collect(key));
     }
 
+    /// A result that was lost does not come again. Dask ends the tasks that were still to read it and says nothing of them.
+    pub(super) fn cascade(&mut self, key: Key, error: &TaskError) {
+        let Some(task) = self.tasks.get(&key).filter(|task| task.users > 0) else { return };
+        let error = upstream(key, &task.name, error);
+        // One that takes a failure, and is still here, takes this one.
+        let is_hit = |task: &Task| task.edges().any(|edge| edge.key == key && (task.is_sent || !edge.allow_failure));
+        let needs_it = |task: &Task| !task.is_final() && is_hit(task);
+        let mut needing: Vec<Key> = self.tasks.iter().filter(|(_, task)| needs_it(task)).map(|(key, _)| *key).collect();
+        needing.sort_unstable();
+        needing.into_iter().for_each(|key| self.conclude(Step::End(key, Err(error.clone()))));
+    }
+
     /// Nobody holds it, nobody needs it.
     fn collect(&mut self, key: Key, todo: &mut Todo) {
         let Some(task) = self.tasks.get(&key).filter(|task| !task.held && task.users == 0) else { return };
         if task.is_final() {
             self.let_go(key);
             self.tasks.remove(&key);
-            self.watched.remove(&key);
+            // Whoever waits for its result to be computed again finds that it is not there.
+            self.settle(key);
         } else {
             todo.push_back(Step::End(key, Err(TaskError::Cancelled)));
         }

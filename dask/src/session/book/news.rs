@@ -80,11 +80,15 @@ impl Book {
             What::Started { .. } | What::Again { .. } | What::Pending { .. } => return,
         };
         let is_settled = !matches!(place, Place::Nowhere);
+        let why = if let Place::Gone(error) = &place { Some(error.clone()) } else { None };
         if let Some(task) = self.tasks.get_mut(&key) {
             task.phase = Phase::Done(place);
         }
         if is_settled {
             self.settle(key);
+        }
+        if let Some(error) = why {
+            self.cascade(key, &error);
         }
     }
 
