@@ -147,6 +147,22 @@ async fn a_cut_connection_loses_and_doubles_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_does_not_get_through_is_not_tried_for_ever() {
+    let options = DaskOptions { lease: Duration::from_secs(2), ..alone() };
+    let test = "a_message_that_does_not_get_through_is_not_tried_for_ever";
+    let Some(mut bench) = Bench::start_behind_a_proxy(test, &["a"], options).await else { return };
+    let session = bench.session().await;
+    let mut events = session.events();
+    bench.proxy().limit(100_000);
+    session.submit(vec![bench::with(0, "builtins:len", &"x".repeat(200_000))]);
+    let ended = finals(&mut events, 1).await;
+    let TaskState::Ended(TaskError::Refused(error)) = &ended[&0] else { panic!("{ended:?}") };
+    assert!(error.kind() == ErrorKind::SchedulerLost && error.message().contains("same message"), "{error:?}");
+    bench.end_session(session).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_end_of_the_scheduler_is_noticed_named_and_final() {
     let Some(mut bench) = Bench::start("the_end_of_the_scheduler_is_noticed_named_and_final", &["a"]).await else { return };
     let session = bench.session().await;

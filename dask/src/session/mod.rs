@@ -110,6 +110,11 @@ impl Shared {
         self.state().book.seen()
     }
 
+    /// The first message that is sent and not known to have arrived.
+    pub(crate) fn unacknowledged(&self) -> Option<u64> {
+        self.state().book.unacknowledged()
+    }
+
     /// Where results are; for those that are nowhere yet, what ends the wait.
     fn find(&self, keys: &[Key]) -> Vec<std::result::Result<book::Whereabouts, oneshot::Receiver<()>>> {
         let mut state = self.state();

@@ -64,6 +64,12 @@ fn unknown(why: &str) -> Error {
         .with_hint("its tasks and results are gone: run the flow again; a longer `lease` survives longer cuts")
 }
 
+fn refused(why: &Error) -> Error {
+    Error::new(ErrorKind::SchedulerLost, "the scheduler, or what stands before it, cuts each connection over the same message")
+        .with_source(why.clone())
+        .with_hint("its log says why; it takes no message larger than half of its memory: pass large arguments as files")
+}
+
 /// Ends when the session is closed, or lost.
 pub(super) async fn run(shared: Arc<Shared>, comm: Comm) {
     let lost = keep(&shared, comm).await;
@@ -76,20 +82,29 @@ pub(super) async fn run(shared: Arc<Shared>, comm: Comm) {
 }
 
 async fn keep(shared: &Arc<Shared>, mut comm: Comm) -> Result<()> {
+    let (mut redial, mut stuck) = (shared.inner.redial(), None);
     loop {
+        let begun = Instant::now();
         let mut error = match serve(shared, comm).await {
             End::Closed => return Ok(()),
             End::Lost(error) => return Err(error),
             End::Cut(error) => error,
         };
         tracing::info!(session = %shared.id, %error, "the connection of a session is cut");
-        let mut redial = shared.inner.redial();
+        // Where each connection is cut over the same message, there is no use in yet another one.
+        let (unsent, before) = (shared.unacknowledged(), stuck);
+        let again = unsent.is_some() && unsent == before && begun.elapsed() < shared.inner.options.lease;
+        if !again {
+            redial = shared.inner.redial();
+        }
+        stuck = unsent;
         comm = loop {
             if shared.update(|book| book.is_closing()) {
                 // Nobody waits for this run: its lease ends it.
                 return Ok(());
             }
-            sleep(redial.next(Instant::now(), &error)?).await;
+            let pause = redial.next(Instant::now(), &error);
+            sleep(pause.map_err(|lost| if again { refused(&error) } else { lost })?).await;
             match attach(shared, true).await {
                 Ok(comm) => break comm,
                 Err(lost) if lost.kind() == ErrorKind::SchedulerLost => return Err(lost),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncReadExt, copy},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinHandle,
@@ -21,6 +21,8 @@ pub struct Proxy {
     cut: Arc<watch::Sender<()>>,
     cuts: AtomicUsize,
     is_closed: Arc<AtomicBool>,
+    /// Bytes that a connection may send.
+    most: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -30,7 +32,8 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let cut = Arc::new(watch::Sender::new(()));
         let is_closed = Arc::new(AtomicBool::new(false));
-        let (sender, closed) = (cut.clone(), is_closed.clone());
+        let most = Arc::new(AtomicUsize::new(usize::MAX));
+        let (sender, closed, limit) = (cut.clone(), is_closed.clone(), most.clone());
         let task = tokio::spawn(async move {
             loop {
                 let (mut here, _) = listener.accept().await.unwrap();
@@ -38,16 +41,20 @@ impl Proxy {
                     continue;
                 }
                 let mut end = sender.subscribe();
+                let most = limit.load(Ordering::SeqCst) as u64;
                 tokio::spawn(async move {
                     let mut there = TcpStream::connect(to).await.unwrap();
+                    let ((here, mut back), (mut from, mut to)) = (here.split(), there.split());
+                    let mut here = here.take(most);
                     tokio::select! {
-                        _ = copy_bidirectional(&mut here, &mut there) => {}
+                        _ = copy(&mut here, &mut to) => {}
+                        _ = copy(&mut from, &mut back) => {}
                         _ = end.changed() => {}
                     }
                 });
             }
         });
-        Self { address, cut, cuts: AtomicUsize::new(0), is_closed, task }
+        Self { address, cut, cuts: AtomicUsize::new(0), is_closed, most, task }
     }
 
     /// Ends all connections; new ones are taken.
@@ -58,6 +65,12 @@ impl Proxy {
 
     pub fn cuts(&self) -> usize {
         self.cuts.load(Ordering::SeqCst)
+    }
+
+    /// Ends all connections; new ones are ended when they have sent so much.
+    pub fn limit(&self, most: usize) {
+        self.most.store(most, Ordering::SeqCst);
+        self.cut();
     }
 
     /// Ends all connections; new ones are dropped.

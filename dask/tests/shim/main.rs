@@ -514,3 +514,39 @@ async fn a_worker_is_checked_before_anything_is_submitted() {
     assert_eq!((&answer["alpha"]["missing"], &answer["alpha"]["error"]), (&json!(["no_such_module.x"]), &json!(null)), "{answer}");
     assert_eq!(answer["alpha"]["python"][0], 3);
 }
+
+#[tokio::test]
+async fn what_others_do_to_a_scheduler_ends_tasks_and_harms_no_session() {
+    needs_dask!("what_others_do_to_a_scheduler_ends_tasks_and_harms_no_session");
+    let mut cluster = Cluster::with_workers(&["alpha"]).await;
+    cluster.installed().await;
+    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let file = cluster.path("go");
+    let elsewhere = json!({"workers": ["nobody"]});
+    let defs = [(1, cluster.python("waits_for", json!({}))), (2, cluster.python("add", json!({}))), (3, cluster.python("add", elsewhere))];
+    let waits = |key| (key, 1, plain([json!(file)]), vec![]);
+    let reads = |key, of| (key, 2, args(&[Arg::Hole(0)]), vec![[of, -1, 1, 0]]);
+    stream.submit(&defs, vec![(1, 2, plain([json!(1)]), vec![]), (2, 3, plain([json!(1)]), vec![]), waits(3), reads(4, 3), waits(5)]).await;
+    stream.until("done", 1).await;
+    stream.until("started", 3).await;
+    // A Python client cancels by force what is not its own.
+    let key = dask_key("flow_tasks:waits_for", SESSION, 3);
+    let address = cluster.address.to_string();
+    let script = |what: &str| format!("import distributed as d\nc = d.Client({address:?})\n{what}\nc.close()");
+    let cancel = script(&format!("c.cancel([d.Future({key:?}, c)], force=True)"));
+    assert!(real::python().args(["-c", &cancel]).status().await.unwrap().success());
+    stream.until("gone", 3).await;
+    stream.until("gone", 4).await;
+    std::fs::write(&file, "").unwrap();
+    stream.until("done", 5).await;
+    // And restarts the cluster: workers without a nanny end.
+    let restart = script("c.restart(wait_for_workers=False)");
+    assert!(real::python().args(["-c", &restart]).status().await.unwrap().success());
+    for key in [1, 2, 5] {
+        stream.until("gone", key).await;
+    }
+    cluster.add("beta", &[], &[]).await;
+    stream.submit(&[], vec![(6, 2, plain([json!(1)]), vec![])]).await;
+    stream.until("done", 6).await;
+    stream.close().await;
+}

@@ -206,6 +206,11 @@ impl Book {
         }
     }
 
+    /// The first message that is sent and not known to have arrived.
+    pub(crate) fn unacknowledged(&self) -> Option<u64> {
+        self.outbox.unacked.front().map(|(n, _)| *n)
+    }
+
     /// The connection stands: what the shim has not received is sent again.
     pub(crate) fn attached(&mut self, received: u64) {
         self.acknowledge(received);
