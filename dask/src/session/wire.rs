@@ -78,7 +78,15 @@ impl Def {
             batch: false,
         }
     }
+
+    /// How many hosts and workers it may lose.
+    pub(crate) fn allowed(&self) -> u32 {
+        self.allowed.unwrap_or(ALLOWED)
+    }
 }
+
+/// How many workers a task may lose where nobody has said it: Dask's own default.
+const ALLOWED: u32 = 3;
 
 /// Dask takes what stands before the first dash for the kind of task. As the shim does it.
 pub(crate) fn key_name(name: &str) -> String {
@@ -221,13 +229,40 @@ pub(crate) struct Event {
 
 #[derive(Debug, Clone)]
 pub(crate) enum What {
-    Started { worker: Arc<str>, attempt: u32 },
-    Again { worker: Arc<str>, attempt: u32, failure: Option<Failure> },
-    Done { worker: Arc<str>, address: Arc<str>, attempt: u32, seconds: f64, failed: Vec<(u32, Trouble)> },
-    Failed { worker: Arc<str>, attempt: u32, failure: Failure },
+    Started {
+        worker: Arc<str>,
+        attempt: u32,
+    },
+    /// `cause`: of the end of its task host.
+    Again {
+        worker: Arc<str>,
+        attempt: u32,
+        failure: Option<Failure>,
+        cause: Option<Arc<str>>,
+    },
+    Done {
+        worker: Arc<str>,
+        address: Arc<str>,
+        attempt: u32,
+        seconds: f64,
+        failed: Vec<(u32, Trouble)>,
+    },
+    Failed {
+        worker: Arc<str>,
+        attempt: u32,
+        failure: Failure,
+    },
     Refused(Error),
-    Crashed { worker: Arc<str>, attempts: u32, cause: String },
-    Pending { reason: Option<Arc<str>> },
+    /// `attempts`: how many hosts or workers it has lost. `attempt`: the last one, of whatever kind those before were.
+    Crashed {
+        worker: Arc<str>,
+        attempts: u32,
+        cause: String,
+        attempt: u32,
+    },
+    Pending {
+        reason: Option<Arc<str>>,
+    },
     Lost,
     Gone,
 }
@@ -237,6 +272,8 @@ pub(crate) enum What {
 pub(crate) enum Trouble {
     Failed(Failure),
     Refused(Error),
+    /// Its task host died; the others went on in another one.
+    Crashed(Arc<str>),
 }
 
 /// Reads one message.
@@ -269,7 +306,12 @@ fn event(value: &Value) -> Option<Event> {
     let number = |index| u32::try_from(at(index).as_u64().unwrap_or_default()).unwrap_or(u32::MAX);
     let what = match at(0).as_str()? {
         "started" => What::Started { worker: word(2), attempt: number(3) },
-        "again" => What::Again { worker: word(2), attempt: number(3), failure: Some(at(4)).filter(|it| it.is_map()).map(failure) },
+        "again" => What::Again {
+            worker: word(2),
+            attempt: number(3),
+            failure: Some(at(4)).filter(|it| it.is_map()).map(failure),
+            cause: at(5).as_str().map(Into::into),
+        },
         "done" => What::Done {
             worker: word(2),
             address: word(3),
@@ -279,7 +321,7 @@ fn event(value: &Value) -> Option<Event> {
         },
         "failed" => What::Failed { worker: word(2), attempt: number(3), failure: failure(at(4)) },
         "refused" => What::Refused(refusal(&written(at(2)), written(at(3)), at(4).as_str())),
-        "crashed" => What::Crashed { worker: word(2), attempts: number(3), cause: written(at(4)) },
+        "crashed" => What::Crashed { worker: word(2), attempts: number(3), cause: written(at(4)), attempt: number(5) },
         "pending" => What::Pending { reason: at(2).as_str().map(Into::into) },
         "lost" => What::Lost,
         "gone" => What::Gone,
@@ -292,7 +334,10 @@ fn element(value: &Value) -> Option<(u32, Trouble)> {
     let [index, cause] = value.as_array()?.as_slice() else { return None };
     let trouble = match get(cause, "refused").and_then(Value::as_array).map(Vec::as_slice) {
         Some([kind, message, hint]) => Trouble::Refused(refusal(&written(kind), written(message), hint.as_str())),
-        _ => Trouble::Failed(failure(cause)),
+        _ => match get(cause, "crashed").and_then(text) {
+            Some(crashed) => Trouble::Crashed(crashed.into()),
+            None => Trouble::Failed(failure(cause)),
+        },
     };
     Some((u32::try_from(index.as_u64()?).ok()?, trouble))
 }

@@ -34,6 +34,16 @@ OP = "remuda_" + HASH + "_"
 log = logging.getLogger("distributed.remuda")
 
 
+COMPLAINTS = set()
+
+
+def complain(text, *args):
+    """An exception that is ours. What goes wrong for one task goes wrong for all of them: with its traceback once."""
+    level = logging.DEBUG if text in COMPLAINTS else logging.ERROR
+    COMPLAINTS.add(text)
+    log.log(level, text, *args, exc_info=True)
+
+
 def failure(message, kind=None, traceback=None, exit_code=None):
     return {"kind": kind, "message": message, "traceback": traceback, "exit_code": exit_code}
 

@@ -151,9 +151,9 @@ class OutsideCall:
 
 # ---- Rust tasks
 
-def run_rust(worker, key, attempt, definition, args):
+def run_rust(worker, key, attempt, definition, args, lost=None):
     """Runs a Rust function in a task host. `key` is Dask's, `args` MessagePack with every hole filled; returns the result as MessagePack.
-    Raises Failed, Refused, Crashed, Cancelled."""
+    `lost(cause)` is called when a host has died and another one is tried. Raises Failed, Refused, Crashed, Cancelled."""
     pool, allowed, deaths = host_pool(worker), definition.get("allowed"), 0
     allowed = 3 if allowed is None else allowed
     with OutsideCall(worker, key) as call:
@@ -184,6 +184,8 @@ def run_rust(worker, key, attempt, definition, args):
             host_log.warning("%s | the task host was lost: %s", key, cause)
             if deaths > allowed:
                 raise Crashed(deaths, cause)
+            if lost is not None:
+                lost(cause)
 
 
 def call_frame(worker, key, attempt, definition, args):

@@ -4,10 +4,6 @@ CORE = "_remuda_" + HASH
 OWNER_CHECK = 0.2
 
 
-def text_of(amount):
-    return str(int(amount)) if float(amount).is_integer() else str(amount)
-
-
 class Core:
     """One per scheduler, whatever number of times the plugin is registered."""
 
@@ -67,7 +63,7 @@ class Core:
         except OSError:
             pass
         except Exception:
-            log.exception("a session's connection failed")
+            complain("a session's connection failed")
             comm.abort()
         return Status.dont_reply
 
@@ -80,7 +76,7 @@ class Core:
         except OSError:
             pass
         except Exception:
-            log.exception("a watch failed")
+            complain("a watch failed")
         finally:
             self.watches.discard(watch)
             if watch.owner:
@@ -140,7 +136,7 @@ class Core:
         try:
             self.changed(record, key, start, finish, kwargs)
         except Exception:
-            log.exception("an event of %s was not told", key)
+            complain("an event of %s was not told", key)
 
     def changed(self, record, key, start, finish, kwargs):
         if finish == "processing":
@@ -157,7 +153,7 @@ class Core:
             self.ended_on(record.worker)
             self.erred(record, key, start, kwargs)
         elif finish == "no-worker" or (finish == "queued" and not self.scheduler.workers):
-            record.told = self.reason(key)
+            record.told = hindrance(self, key)
             record.session.tell(["pending", record.number, record.told])
         elif start == "memory" and finish in ("released", "waiting"):
             record.attempt += 1
@@ -189,10 +185,10 @@ class Core:
         elements = note.get("elements") if note and note.get("attempt") == record.attempt else None
         record.session.tell(["done", record.number, self.worker_name(address), address, task.nbytes, record.attempt, seconds, elements])
 
-    def again(self, record, key):
+    def again(self, record, key, cause=None):
         note, record.note = record.note, None
         told = note.get("failure") if note and note.get("attempt") == record.attempt else None
-        record.session.tell(["again", record.number, self.worker_name(record.worker), record.attempt, told])
+        record.session.tell(["again", record.number, self.worker_name(record.worker), record.attempt, told, cause])
         record.attempt += 1
         record.worker = None
         self.annotate(key, record)
@@ -220,11 +216,12 @@ class Core:
         elif "refused" in note:
             tell(["refused", number, *note["refused"]])
         elif "crashed" in note:
-            tell(["crashed", number, name, *note["crashed"]])
+            tell(["crashed", number, name, *note["crashed"], record.attempt])
         elif task.suspicious > self.scheduler.allowed_failures and isinstance(kwargs.get("exception"), bytes):
             last = getattr(pickled(kwargs.get("exception")), "last_worker", None)
             name = str(getattr(last, "name", None) or name)
-            tell(["crashed", number, name, task.suspicious - record.base, "the worker was lost while it had this task"])
+            tell(["crashed", number, name, task.suspicious - record.base, "the worker was lost while it had this task",
+                  record.attempt])
         elif start == "no-worker":
             tell(["refused", number, "unschedulable", record.told or "no worker could run it in time", None])
         else:
@@ -243,50 +240,16 @@ class Core:
                         record.session.tell(["started", record.number, name, attempt])
                 return
             record = self.records.get(key)
-            if record is not None:
-                record.note, record.worker = kwargs, worker
+            if record is None:
+                return
+            record.worker = worker
+            if "lost" not in kwargs:
+                record.note = kwargs
+            elif kwargs.get("attempt") == record.attempt:
+                self.again(record, key, kwargs["lost"])
+                record.worker = worker
         except Exception:
-            log.exception("a note of a worker was not understood")
-
-    # Where tasks may run.
-
-    def resolved(self, names):
-        """As Dask's annotation: addresses where known, so that a number is found by its text, too."""
-        found = {}
-        for state in self.scheduler.workers.values():
-            found[str(state.name)] = state.address
-        return [found.get(name, name) for name in names]
-
-    def reason(self, key):
-        task, workers = self.scheduler.tasks.get(key), list(self.scheduler.workers.values())
-        record = self.records.get(key)
-        if not workers:
-            return "the cluster has no workers"
-        if task is None or record is None:
-            return None
-        wanted = record.definition.workers
-        if wanted and not record.definition.loose:
-            named = [ws for ws in workers if {str(ws.name), ws.address, ws.host} & set(wanted)]
-            if not named:
-                names = sorted(str(ws.name) for ws in workers)
-                asked = " or ".join("`%s`" % name for name in wanted)
-                near = difflib.get_close_matches(wanted[0], names, 1)
-                more = " and %d more" % (len(names) - 8) if len(names) > 8 else ""
-                hint = "; did you mean `%s`?" % near[0] if near else ""
-                return "no worker is called %s; there are %s%s%s" % (asked, ", ".join(names[:8]), more, hint)
-            workers = named
-        for name, need in (task.resource_restrictions or {}).items():
-            most = max((ws.resources[name] for ws in workers if name in ws.resources), default=None)
-            if most is None:
-                near = difflib.get_close_matches(name, sorted({r for ws in workers for r in ws.resources}), 1)
-                hint = "; did you mean `%s`?" % near[0] if near else ""
-                return "no worker offers %s=%s; none offers any %s%s" % (name, text_of(need), name, hint)
-            if most < need:
-                return "no worker offers %s=%s; the most any offers is %s=%s" % (name, text_of(need), name, text_of(most))
-        if task.resource_restrictions:
-            needs = ", ".join("%s=%s" % (name, text_of(need)) for name, need in task.resource_restrictions.items())
-            return "no single worker offers all of %s" % needs
-        return "no worker is running: all are paused or closing"
+            complain("a note of a worker was not understood")
 
     # Workers.
 
@@ -300,7 +263,7 @@ class Core:
                 watch.tell(joined(state))
             self.reconsider(state)
         except Exception:
-            log.exception("a new worker was not told")
+            complain("a new worker was not told")
 
     def reconsider(self, state):
         """Dask takes the name of a worker that is not there for that of a host: now it is there."""
@@ -324,13 +287,13 @@ class Core:
                     continue
                 # The same for all tasks of a definition: a look at each worker, once.
                 if record.definition not in reasons:
-                    reasons[record.definition] = self.reason(task.key)
+                    reasons[record.definition] = hindrance(self, task.key)
                 reason = reasons[record.definition]
                 if reason is not None and reason != record.told:
                     record.told = reason
                     record.session.tell(["pending", record.number, reason])
         except Exception:
-            log.exception("what hinders tasks was not told")
+            complain("what hinders tasks was not told")
 
     def remove_worker(self, scheduler=None, worker=None, stimulus_id=None, **kwargs):
         try:
@@ -350,7 +313,7 @@ class Core:
             if len(self.renamed) > 10000:
                 self.renamed = {ws.address: str(ws.name) for ws in self.scheduler.workers.values()}
         except Exception:
-            log.exception("a lost worker was not told")
+            complain("a lost worker was not told")
 
     # Leases.
 
@@ -387,7 +350,7 @@ class Core:
                                           if "reason" in inspect.signature(self.scheduler.close).parameters else self.scheduler.close())
                     return
             except Exception:
-                log.exception("leases were not checked")
+                complain("leases were not checked")
 
 
 def number_of(name):
@@ -402,10 +365,6 @@ def shims_there(shims):
         return shims
 
     return remuda_shims
-
-
-def joined(state):
-    return ["joined", str(state.name), state.host, state.address, state.nthreads, dict(state.resources)]
 
 
 def pickled(exception):
@@ -428,91 +387,3 @@ def dashboard(scheduler):
         return format_dashboard_link(host, port)
     except Exception:
         return "http://%s:%s/status" % (host, port)
-
-
-class Watch:
-    """A connection of somebody who keeps the workers."""
-
-    def __init__(self, core, comm, owner, lease):
-        self.core, self.comm, self.owner = core, comm, bool(owner)
-        self.lease = max(float(lease or 30), 0.1)
-        self.deadline = time.monotonic() + self.lease
-        self.events, self.wake = [joined(ws) for ws in core.scheduler.workers.values()], asyncio.Event()
-        self.wake.set()
-
-    def tell(self, event):
-        self.events.append(event)
-        self.wake.set()
-
-    async def serve(self):
-        writing = asyncio.ensure_future(self.write())
-        try:
-            while True:
-                await self.comm.read()
-                self.deadline = time.monotonic() + self.lease
-        finally:
-            writing.cancel()
-
-    async def write(self):
-        told = None
-        try:
-            while True:
-                try:
-                    await asyncio.wait_for(self.wake.wait(), 1)
-                except asyncio.TimeoutError:
-                    pass
-                self.wake.clear()
-                events, self.events = self.events, []
-                load = self.core.counts()
-                if load != told:
-                    told = load
-                    events.append(["load", load])
-                if events:
-                    await self.comm.write({"events": events})
-        except OSError:
-            pass
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            log.exception("a watch failed")
-            self.comm.abort()
-
-
-class SchedulerShim(SchedulerPlugin):
-    name = NAME
-    idempotent = True
-
-    async def start(self, scheduler):
-        self.begin(scheduler)
-
-    def begin(self, scheduler):
-        core = getattr(scheduler, CORE, None)
-        if core is None:
-            core = Core(scheduler)
-            setattr(scheduler, CORE, core)
-        self.core = core
-        # Without a step between: these are called for every task there is.
-        self.transition, self.add_worker, self.remove_worker = core.transition, core.add_worker, core.remove_worker
-
-
-class Sent:
-    """Pickled, it is the worker's plugin, also where the module is not there yet."""
-
-    def __reduce__(self):
-        text = "(exec(B, {'H': H, 'V': V, 'S': S, 'B': B}), __import__('sys').modules['_remuda_' + H].WorkerShim())[1]"
-        return eval, (text, {"B": BOOT, "H": HASH, "V": VERSION, "S": SOURCE})
-
-
-async def dask_setup(server):
-    """When preloaded, by a scheduler or a worker."""
-    if hasattr(server, "update_graph"):
-        plugin = SchedulerShim()
-        plugin.begin(server)
-        server.add_plugin(plugin, name=NAME)
-        if NAME not in server.worker_plugins:
-            arguments = {"comm": None, "plugin": pickle.dumps(Sent()), "name": NAME}
-            if "idempotent" in inspect.signature(server.register_worker_plugin).parameters:
-                arguments["idempotent"] = True
-            await server.register_worker_plugin(**arguments)
-    elif hasattr(server, "plugin_add"):
-        await server.plugin_add(WorkerShim(), name=NAME)

@@ -133,7 +133,7 @@ class Session:
         except asyncio.CancelledError:
             raise
         except Exception:
-            log.exception("events of a session could not be written")
+            complain("events of a session could not be written")
             comm.abort()
 
     async def take(self, message):
@@ -172,7 +172,7 @@ class Session:
         except Exception as e:
             refused = (e.kind, e.message, e.hint) if isinstance(e, Refused) else ("unexpected", "the scheduler did not take it: %s: %s" % (type(e).__name__, e), None)
             if not isinstance(e, Refused):
-                log.exception("a submission failed")
+                complain("a submission failed")
             await self.release([task[0] for task in tasks[at:]])
             for task in tasks[at:]:
                 if task[0] not in refused_already:
@@ -197,7 +197,7 @@ class Session:
             if group is None:
                 annotations = dict(definition.annotations)
                 if definition.workers:
-                    annotations["workers"] = core.resolved(definition.workers)
+                    annotations["workers"] = resolved(scheduler, definition.workers)
                     annotations["allow_other_workers"] = definition.loose
                 group = groups[ident] = (annotations, {})
             group[1][key] = core.submitter.task(key, Run(definition.data, args, deps), wanted)
@@ -246,7 +246,7 @@ class Session:
             try:
                 scheduler.client_releases_keys(keys=keys, client=self.client)
             except Exception:
-                log.exception("keys of a session could not be released")
+                complain("keys of a session could not be released")
 
     async def end(self):
         """Everything is released, nothing remains."""

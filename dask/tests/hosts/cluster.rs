@@ -143,6 +143,13 @@ async fn calls_and_their_ends_are_told() {
         (Some("crashed"), Some(2), Some("signal 6 (SIGABRT)")),
         "{event:?}"
     );
+    assert_eq!(event[5].as_u64(), Some(1), "its second attempt");
+    let again = cluster.event(crashed, &["again"]).await;
+    assert_eq!((again[3].as_u64(), again[5].as_str()), (Some(0), Some("signal 6 (SIGABRT)")), "{again:?}");
+    let file = cluster.directory.path().join("once");
+    let saved = cluster.rust("aborts_at_first", &(&file, 1)).await;
+    let event = cluster.end(saved).await;
+    assert_eq!((event[0].as_str(), event[5].as_u64()), (Some("done"), Some(1)), "{event:?}");
     let refused = cluster.submit("add", encode(&(1, 2)).unwrap(), &[], &[("signature", "other".into())]).await;
     let event = cluster.end(refused).await;
     assert!(event[0].as_str() == Some("refused") && event[3].as_str().unwrap().contains("`other`"), "{event:?}");
@@ -153,6 +160,23 @@ async fn calls_and_their_ends_are_told() {
     let again = cluster.submit("length_and_copy", args, &[i64::try_from(big).unwrap(), -1, 0, 0], &[]).await;
     let event = cluster.end(again).await;
     assert!(event[0].as_str() == Some("done") && event[4].as_u64() > Some(8 << 20), "{event:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_of_a_batch_whose_host_dies_harms_no_other() {
+    let Some(mut cluster) = Cluster::start("a_call_of_a_batch_whose_host_dies_harms_no_other", true).await else { return };
+    let calls = [0, 9, 0].map(|times| {
+        let file = cluster.directory.path().join(format!("file-{times}"));
+        let _ = std::fs::remove_file(&file);
+        serde_bytes::ByteBuf::from(encode(&(file, times)).unwrap())
+    });
+    let more = [("batch", true.into()), ("allowed", 0.into())];
+    let batch = cluster.submit("aborts_at_first", encode(&calls).unwrap(), &[], &more).await;
+    let event = cluster.end(batch).await;
+    assert_eq!(event[0].as_str(), Some("done"), "{event:?}");
+    let [lost] = event[7].as_array().unwrap().as_slice() else { panic!("{event:?}") };
+    assert_eq!((lost[0].as_u64(), get(&lost[1], "crashed").and_then(text)), (Some(1), Some("signal 6 (SIGABRT)")), "{event:?}");
     cluster.stop().await;
 }
 

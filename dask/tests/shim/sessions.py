@@ -7,7 +7,7 @@ def version(name):
     shim.HASH, shim.VERSION, shim.SOURCE, shim.BOOT = name, "0", "", ""
     sys.modules[shim.__name__] = shim
     shim.__file__ = "shim.py"
-    for part in ("errors", "plain", "host", "hosts", "command", "worker", "graph", "session", "scheduler"):
+    for part in ("errors", "plain", "host", "hosts", "command", "template", "task", "worker", "fetch", "graph", "session", "places", "watch", "scheduler", "plugin"):
         with open(os.path.join(sys.argv[1], part + ".py")) as file:
             exec(compile(file.read(), part, "exec"), shim.__dict__)
     return shim

@@ -82,6 +82,7 @@ impl Book {
             users: 0,
             base: 0,
             failures: 0,
+            losses: 0,
             told: None,
         };
         self.tasks.insert(key, task);
@@ -338,6 +339,7 @@ impl Book {
 
 /// Several calls of it may be one task of Dask's.
 fn may_share(def: &Def) -> bool {
-    // A command costs more than its way through the scheduler; a limit of time is one of Dask's tasks; `slots: 0` gives its thread back.
-    def.kind != "command" && def.timeout.is_none() && def.slots == 1
+    // A command costs more than its way through the scheduler; a limit of time is one of Dask's tasks; `slots: 0` gives its thread back;
+    // where a lost worker is not to be survived, nobody knows which call it was.
+    def.kind != "command" && def.timeout.is_none() && def.slots == 1 && def.allowed != Some(0)
 }

@@ -129,8 +129,7 @@ impl World {
 
     fn finish(&mut self, unit: u64, fails: bool) {
         let Some((calls, done)) = self.shim.wanted.get_mut(&unit) else { return };
-        let failed =
-            (0..*calls).filter(|_| fails).step_by(3).map(|call| (u32::try_from(call).unwrap(), Trouble::Failed(failure()))).collect();
+        let failed = (0..*calls).filter(|_| fails).step_by(3).map(|call| (u32::try_from(call).unwrap(), trouble(call))).collect();
         let is_batch = unit & BATCH != 0;
         *done = is_batch || !fails;
         let attempt = self.running.remove(&unit).unwrap_or_default();
@@ -168,14 +167,14 @@ impl World {
                 if let Some(unit) = self.unit(*at, false) {
                     // Final there: nothing more will be told of it.
                     self.shim.wanted.insert(unit, (0, true));
-                    self.happen(unit, What::Crashed { worker: "w".into(), attempts: 1, cause: "exit code 3".into() });
+                    self.happen(unit, What::Crashed { worker: "w".into(), attempts: 1, cause: "exit code 3".into(), attempt: 0 });
                 }
             }
             Act::Again(at) => {
                 if let Some(unit) = self.unit(*at, false) {
                     let attempt = self.running.entry(unit).or_default();
                     *attempt += 1;
-                    let what = What::Again { worker: "w".into(), attempt: *attempt - 1, failure: None };
+                    let what = What::Again { worker: "w".into(), attempt: *attempt - 1, failure: None, cause: None };
                     self.happen(unit, what);
                 }
             }
@@ -225,6 +224,10 @@ impl World {
             }
         }
     }
+}
+
+fn trouble(call: usize) -> Trouble {
+    if call.is_multiple_of(2) { Trouble::Failed(failure()) } else { Trouble::Crashed("signal 6 (SIGABRT)".into()) }
 }
 
 fn failure() -> Failure {

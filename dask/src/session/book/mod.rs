@@ -85,6 +85,8 @@ struct Task {
     base: u32,
     /// Failures that are counted here, not by Dask.
     failures: u32,
+    /// Hosts and workers that it has lost under earlier units.
+    losses: u32,
     /// The last attempt that was told to run.
     told: Option<u32>,
 }

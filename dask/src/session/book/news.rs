@@ -42,9 +42,9 @@ impl Book {
         }
         match what {
             What::Started { worker, attempt } => self.tell_running(key, &worker, attempt),
-            What::Again { worker, attempt, failure } => {
-                self.tell_running(key, &worker, attempt);
-                self.tell(key, TaskState::Pending { reason: Some(again(&worker, attempt, failure.as_ref())) });
+            What::Again { worker, attempt, failure, cause } => {
+                let end = AttemptEnd { failure: failure.as_ref(), host: cause.as_deref() };
+                self.again(key, &worker, attempt, end);
             }
             What::Pending { reason } => self.tell(key, TaskState::Pending { reason }),
             What::Done { worker, address, attempt, seconds, .. } => {
@@ -59,9 +59,10 @@ impl Book {
                 self.conclude(Step::End(key, Err(TaskError::Failed(Arc::new(failure)))));
             }
             What::Refused(error) => self.conclude(Step::End(key, Err(TaskError::Refused(error)))),
-            What::Crashed { worker, attempts, cause } => {
-                self.tell_running(key, &worker, attempts.saturating_sub(1));
-                self.conclude(Step::End(key, Err(crashed(&worker, attempts, cause))));
+            What::Crashed { worker, attempts, cause, attempt } => {
+                let before = task.losses;
+                self.tell_running(key, &worker, attempt);
+                self.conclude(Step::End(key, Err(crashed(&worker, before.saturating_add(attempts), cause))));
             }
             What::Gone => self.conclude(Step::End(key, Err(TaskError::Cancelled))),
             What::Lost => {}
@@ -75,7 +76,7 @@ impl Book {
             What::Lost => Place::Nowhere,
             What::Failed { failure, .. } => Place::Gone(TaskError::Failed(Arc::new(failure))),
             What::Refused(error) => Place::Gone(TaskError::Refused(error)),
-            What::Crashed { worker, attempts, cause } => Place::Gone(crashed(&worker, attempts, cause)),
+            What::Crashed { worker, attempts, cause, .. } => Place::Gone(crashed(&worker, attempts, cause)),
             What::Gone => Place::Gone(TaskError::Refused(gone())),
             What::Started { .. } | What::Again { .. } | What::Pending { .. } => return,
         };
@@ -100,11 +101,9 @@ impl Book {
             What::Started { worker, attempt } => {
                 self.unfinished(&members).for_each(|key| self.tell_running(key, &worker, attempt));
             }
-            What::Again { worker, attempt, failure } => {
-                for key in self.unfinished(&members) {
-                    self.tell_running(key, &worker, attempt);
-                    self.tell(key, TaskState::Pending { reason: Some(again(&worker, attempt, failure.as_ref())) });
-                }
+            What::Again { worker, attempt, failure, cause } => {
+                let end = AttemptEnd { failure: failure.as_ref(), host: cause.as_deref() };
+                self.unfinished(&members).for_each(|key| self.again(key, &worker, attempt, end));
             }
             What::Pending { reason } => {
                 self.unfinished(&members).for_each(|key| self.tell(key, TaskState::Pending { reason: reason.clone() }));
@@ -119,7 +118,12 @@ impl Book {
             // Which call it was is found out by letting each go alone.
             What::Failed { worker, attempt, failure } => self.split(unit, members, &worker, attempt, &failure.to_string()),
             What::Refused(error) => self.split(unit, members, &Arc::default(), 0, &error.to_string()),
-            What::Crashed { worker, attempts, cause } => self.split(unit, members, &worker, attempts.saturating_sub(1), &cause),
+            What::Crashed { worker, cause, attempt, .. } => {
+                for key in self.unfinished(&members) {
+                    self.count_loss(key);
+                }
+                self.split(unit, members, &worker, attempt, &cause);
+            }
         }
     }
 
@@ -165,6 +169,11 @@ impl Book {
                     self.after_the_end(key, What::Failed { worker: worker.clone(), attempt, failure });
                 }
                 Some(Trouble::Failed(failure)) => self.element_failed(key, failure, worker, attempt),
+                Some(Trouble::Crashed(cause)) if is_done => {
+                    let what = What::Crashed { worker: worker.clone(), attempts: 1, cause: cause.to_string(), attempt };
+                    self.after_the_end(key, what);
+                }
+                Some(Trouble::Crashed(cause)) => self.element_crashed(key, &cause, worker, attempt),
                 None if is_done => {
                     let what = What::Done { worker: worker.clone(), address: address.clone(), attempt, seconds: 0.0, failed: Vec::new() };
                     self.after_the_end(key, what);
@@ -186,8 +195,33 @@ impl Book {
         if task.failures > retries {
             return self.conclude(Step::End(key, Err(TaskError::Failed(Arc::new(failure)))));
         }
-        let reason = again(worker, task.base + attempt, Some(&failure));
+        let reason = AttemptEnd { failure: Some(&failure), host: None }.told(worker, task.base.saturating_add(attempt));
         self.go_alone(key, attempt, reason);
+    }
+
+    /// The task host of one call of a batch died: tried again alone, if it may be, so that it harms none of the others.
+    fn element_crashed(&mut self, key: Key, cause: &str, worker: &Arc<str>, attempt: u32) {
+        self.tell_running(key, worker, attempt);
+        let losses = self.count_loss(key);
+        let Some(task) = self.tasks.get(&key) else { return };
+        if losses > self.defs.get(task.def as usize).map_or(0, |def| def.allowed()) {
+            return self.conclude(Step::End(key, Err(crashed(worker, losses, cause.to_owned()))));
+        }
+        let reason = AttemptEnd { failure: None, host: Some(cause) }.told(worker, task.base.saturating_add(attempt));
+        self.go_alone(key, attempt, reason);
+    }
+
+    fn count_loss(&mut self, key: Key) -> u32 {
+        self.tasks.get_mut(&key).map_or(0, |task| {
+            task.losses = task.losses.saturating_add(1);
+            task.losses
+        })
+    }
+
+    fn again(&mut self, key: Key, worker: &Arc<str>, attempt: u32, end: AttemptEnd<'_>) {
+        self.tell_running(key, worker, attempt);
+        let base = self.tasks.get(&key).map_or(0, |task| task.base);
+        self.tell(key, TaskState::Pending { reason: Some(end.told(worker, base.saturating_add(attempt))) });
     }
 
     /// A batch is of no use: those of its calls that still want to run go alone.
@@ -209,13 +243,14 @@ impl Book {
         let Some(task) = self.tasks.get_mut(&key) else { return };
         task.base = task.base.saturating_add(attempt).saturating_add(1);
         // Dask counts from now on; what has been used up is taken off.
-        let failures = std::mem::take(&mut task.failures);
+        let (failures, losses) = (std::mem::take(&mut task.failures), task.losses);
         task.lane = None;
         let def = task.def;
-        if failures > 0
+        if failures + losses > 0
             && let Some(same) = self.defs.get(def as usize)
         {
-            let rest = Def { retries: same.retries.saturating_sub(failures), ..Def::clone(same) };
+            let allowed = if losses > 0 { Some(same.allowed().saturating_sub(losses)) } else { same.allowed };
+            let rest = Def { retries: same.retries.saturating_sub(failures), allowed, ..Def::clone(same) };
             let def = self.define(Arc::new(rest));
             if let Some(task) = self.tasks.get_mut(&key) {
                 task.def = def;
@@ -230,11 +265,22 @@ fn crashed(worker: &Arc<str>, attempts: u32, cause: String) -> TaskError {
     TaskError::Crashed(Arc::new(Crash { cause, worker: worker.to_string(), attempts }))
 }
 
-fn again(worker: &str, attempt: u32, failure: Option<&Failure>) -> Arc<str> {
-    let attempt = attempt.saturating_add(1);
-    match failure {
-        Some(failure) => format!("attempt {attempt} failed: {failure}").into(),
-        None => format!("attempt {attempt} lost worker {worker}").into(),
+/// Why an attempt ended that is not the last one. Neither: its worker was lost.
+#[derive(Debug, Clone, Copy)]
+struct AttemptEnd<'a> {
+    failure: Option<&'a Failure>,
+    /// Its task host died of it.
+    host: Option<&'a str>,
+}
+
+impl AttemptEnd<'_> {
+    fn told(self, worker: &str, attempt: u32) -> Arc<str> {
+        let attempt = attempt.saturating_add(1);
+        match (self.failure, self.host) {
+            (Some(failure), _) => format!("attempt {attempt} failed: {failure}").into(),
+            (None, Some(cause)) => format!("attempt {attempt} lost its task host on worker {worker}: {cause}").into(),
+            (None, None) => format!("attempt {attempt} lost worker {worker}").into(),
+        }
     }
 }
 

@@ -212,6 +212,66 @@ fn calls_of_a_batch_fail_and_are_tried_again_each_for_itself() {
     assert!(matches!(book.take_effects().events[..], [.., TaskEvent { state: TaskState::Done(Value::There), .. }]));
 }
 
+/// A map of a hundred calls whose first batch is sent: its number and its calls.
+fn batch_of(book: &mut Book, annotations: &Arc<Annotations>) -> (u64, Vec<Key>) {
+    submit(book, (0..100).map(|key| spec(key, &[], annotations)).collect());
+    sent(book);
+    hear(book, 0, done(0));
+    let batch = sent(book).pop().unwrap();
+    book.take_effects();
+    (batch.unit, book.batches[&batch.unit].members.clone())
+}
+
+#[test]
+fn a_call_whose_host_died_goes_on_alone_and_harms_no_other() {
+    let mut book = book(None);
+    let allowed = Arc::new(Annotations { allowed_failures: Some(2), ..Annotations::default() });
+    let (unit, members) = batch_of(&mut book, &allowed);
+    let crash = crate::session::wire::Trouble::Crashed("signal 6 (SIGABRT)".into());
+    let What::Done { worker, address, attempt, seconds, .. } = done(0) else { return };
+    hear(&mut book, unit, What::Done { worker, address, attempt, seconds, failed: vec![(1, crash)] });
+    let (first, second) = (members[0].0, members[1].0);
+    assert!(matches!(book.find(members[0]), Whereabouts::At { unit: (at, 0), .. } if at == unit));
+    let told: Vec<_> = book.take_effects().events.into_iter().filter(|event| event.key.0 != first).collect();
+    let [TaskState::Running { attempt: 0, .. }, TaskState::Pending { reason: Some(reason) }] = [&told[0].state, &told[1].state] else {
+        panic!("{told:?}")
+    };
+    assert_eq!(&**reason, "attempt 1 lost its task host on worker w: signal 6 (SIGABRT)");
+    let alone = sent(&mut book).into_iter().find(|task| task.unit == second).expect("it is tried again alone");
+    assert_eq!(book.defs[alone.def as usize].allowed, Some(1), "one is used up");
+    hear(&mut book, second, What::Again { worker: "w".into(), attempt: 0, failure: None, cause: Some("signal 6 (SIGABRT)".into()) });
+    hear(&mut book, second, What::Crashed { worker: "w".into(), attempts: 2, cause: "signal 6 (SIGABRT)".into(), attempt: 1 });
+    let states: Vec<_> = book.take_effects().events.into_iter().map(|event| event.state).collect();
+    let [TaskState::Running { attempt: 1, .. }, TaskState::Pending { .. }, TaskState::Running { attempt: 2, .. }, end] = &states[..] else {
+        panic!("{states:?}")
+    };
+    assert!(matches!(end, TaskState::Ended(TaskError::Crashed(crash)) if crash.attempts == 3), "{end:?}");
+}
+
+#[test]
+fn a_worker_lost_with_a_batch_counts_for_its_calls() {
+    let mut book = book(None);
+    let (unit, members) = batch_of(&mut book, &Arc::default());
+    hear(&mut book, unit, What::Crashed { worker: "w".into(), attempts: 1, cause: "lost".into(), attempt: 0 });
+    let alone = sent(&mut book);
+    let of = |key: &Key| alone.iter().find(|task| task.unit == key.0).expect("it goes on alone");
+    assert!(members.iter().all(|key| book.defs[of(key).def as usize].allowed == Some(2)));
+    hear(&mut book, members[0].0, What::Crashed { worker: "w".into(), attempts: 3, cause: "lost".into(), attempt: 2 });
+    let events = book.take_effects().events;
+    assert!(
+        matches!(&events.last().unwrap().state, TaskState::Ended(TaskError::Crashed(crash)) if crash.attempts == 4),
+        "the last of one and three: {events:?}"
+    );
+}
+
+#[test]
+fn what_must_not_lose_a_worker_shares_no_batch() {
+    let mut book = book(None);
+    let never = Arc::new(Annotations { allowed_failures: Some(0), ..Annotations::default() });
+    submit(&mut book, (0..100).map(|key| spec(key, &[], &never)).collect());
+    assert_eq!(sent(&mut book).len(), 100);
+}
+
 #[test]
 fn a_cancelled_call_takes_no_place_in_a_batch_that_is_not_sent() {
     let mut book = book(None);

@@ -1,0 +1,53 @@
+# ---- The scheduler's workers, for those who keep them.
+
+
+def joined(state):
+    return ["joined", str(state.name), state.host, state.address, state.nthreads, dict(state.resources)]
+
+
+class Watch:
+    """A connection of somebody who keeps the workers."""
+
+    def __init__(self, core, comm, owner, lease):
+        self.core, self.comm, self.owner = core, comm, bool(owner)
+        self.lease = max(float(lease or 30), 0.1)
+        self.deadline = time.monotonic() + self.lease
+        self.events, self.wake = [joined(ws) for ws in core.scheduler.workers.values()], asyncio.Event()
+        self.wake.set()
+
+    def tell(self, event):
+        self.events.append(event)
+        self.wake.set()
+
+    async def serve(self):
+        writing = asyncio.ensure_future(self.write())
+        try:
+            while True:
+                await self.comm.read()
+                self.deadline = time.monotonic() + self.lease
+        finally:
+            writing.cancel()
+
+    async def write(self):
+        told = None
+        try:
+            while True:
+                try:
+                    await asyncio.wait_for(self.wake.wait(), 1)
+                except asyncio.TimeoutError:
+                    pass
+                self.wake.clear()
+                events, self.events = self.events, []
+                load = self.core.counts()
+                if load != told:
+                    told = load
+                    events.append(["load", load])
+                if events:
+                    await self.comm.write({"events": events})
+        except OSError:
+            pass
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            complain("a watch failed")
+            self.comm.abort()
