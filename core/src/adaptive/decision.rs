@@ -1,0 +1,154 @@
+//! What the policy answers, and why.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What is to be done now. Victims and cancelled requests are idle and unneeded at the time of the decision; whoever carries it
+/// out drains them, and lets a victim live that has become busy meanwhile.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Workers that should be there or on their way once this is done; draining ones do not count.
+    pub desired: u32,
+    /// Workers to ask for now.
+    pub launch: u32,
+    /// Idle workers to drain, by id, fewest stored bytes first.
+    pub victims: Vec<u64>,
+    /// Requests to take back, by id.
+    pub cancelled: Vec<u64>,
+    /// How many of `cancelled` are written off: they should have arrived long ago.
+    pub lost: u32,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a [`Decision`] is what it is. Times in seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// Nothing to do and nobody there.
+    Asleep,
+    /// There is work and nobody there.
+    First {
+        /// Tasks that are ready.
+        tasks: u64,
+    },
+    /// More workers make cost times time smaller.
+    Faster {
+        /// Unfinished tasks.
+        tasks: u64,
+        /// The work at hand takes this long with the workers there are. `None`: for ever.
+        before: Option<f64>,
+        /// And this long with those asked for.
+        after: f64,
+    },
+    /// Nothing is known of how long these tasks take: between one worker and one for each.
+    Unknown {
+        /// Tasks of unknown duration.
+        tasks: u64,
+    },
+    /// Work keeps coming.
+    Stream {
+        /// Seconds of work that arrive per second.
+        rate: f64,
+    },
+    /// Graphs like this one keep coming, and a fleet of this size pays in the long run.
+    Recurring {
+        /// Workers that would have been best for the recent graphs.
+        workers: u32,
+    },
+    /// The stored results need the room.
+    Memory {
+        /// Bytes stored.
+        stored: u64,
+    },
+    /// The lower bound.
+    Minimum {
+        /// It.
+        workers: u32,
+    },
+    /// The upper bound holds back.
+    Maximum {
+        /// It.
+        workers: u32,
+    },
+    /// The budget is spent, so nothing is started.
+    Budget {
+        /// Worker-seconds paid so far.
+        spent: f64,
+        /// Workers that would have been asked for.
+        wanted: u32,
+    },
+    /// The scheduler cannot keep the workers busy, so more of them would not help.
+    SchedulerBound {
+        /// Tasks that are ready.
+        ready: u64,
+    },
+    /// The right number is there or on its way.
+    Enough {
+        /// Unfinished tasks.
+        tasks: u64,
+        /// The work at hand takes this long. `None`: for ever, as far as can be seen.
+        finish: Option<f64>,
+    },
+    /// Some are idle but were needed not long ago.
+    Idling {
+        /// Workers beyond what the work needs now.
+        surplus: u32,
+        /// How long a worker may idle.
+        patience: f64,
+    },
+    /// Some were not needed for long enough.
+    Surplus {
+        /// Workers the work needed at most in that time.
+        needed: u32,
+        /// The time looked at.
+        window: f64,
+    },
+    /// Requests did not arrive in time.
+    Lost {
+        /// How long they were waited for.
+        after: f64,
+    },
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Asleep => f.write_str("no work and no workers"),
+            Self::First { tasks } => write!(f, "{tasks} tasks and no worker"),
+            Self::Faster { tasks, before: Some(before), after } => {
+                write!(f, "{tasks} tasks: done in {after:.1} s instead of {before:.1} s")
+            }
+            Self::Faster { tasks, before: None, after } => write!(f, "{tasks} tasks: done in {after:.1} s instead of never"),
+            Self::Unknown { tasks } => write!(f, "{tasks} tasks of unknown duration"),
+            Self::Stream { rate } => write!(f, "{rate:.1} s of work arrive per second"),
+            Self::Recurring { workers } => write!(f, "graphs like this keep coming: {workers} workers pay"),
+            Self::Memory { stored } => write!(f, "{} MiB of results need the memory", stored >> 20),
+            Self::Minimum { workers } => write!(f, "the minimum is {workers}"),
+            Self::Maximum { workers } => write!(f, "the maximum is {workers}"),
+            Self::Budget { spent, wanted } => {
+                write!(f, "the budget is spent ({spent:.0} worker-seconds): {wanted} workers more would help")
+            }
+            Self::SchedulerBound { ready } => write!(f, "{ready} tasks are ready and workers idle: the scheduler is the limit"),
+            Self::Enough { tasks: 0, .. } => f.write_str("no work"),
+            Self::Enough { tasks, finish: Some(finish) } => write!(f, "{tasks} tasks: done in {finish:.1} s, more workers do not pay"),
+            Self::Enough { tasks, finish: None } => write!(f, "{tasks} tasks: more workers do not pay"),
+            Self::Idling { surplus, patience } => write!(f, "{surplus} idle, kept for {patience:.1} s in case of more work"),
+            Self::Surplus { needed, window } => write!(f, "not more than {needed} were needed in the last {window:.1} s"),
+            Self::Lost { after } => write!(f, "requests did not arrive within {after:.0} s"),
+        }
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} workers", self.desired)?;
+        let parts = [(self.launch as usize, "+", "start"), (self.victims.len(), "-", "drain"), (self.cancelled.len(), "-", "take back")];
+        for (count, sign, what) in parts.iter().filter(|part| part.0 > 0) {
+            write!(f, " ({what} {sign}{count})")?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}

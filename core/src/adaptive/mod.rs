@@ -1,0 +1,264 @@
+//! Adaptive scaling: how many workers a cluster should have, decided from what a scheduler can tell.
+//!
+//! The policy is called *Horizon*. It makes `cost * time^time_weight` small over a short projection of the graphs that the
+//! scheduler holds, knows how long a worker takes to start and which are on their way, looks ahead to the next stages of a graph,
+//! learns from graphs and streams that recur, and lets idle workers go after a time in proportion to what another would cost.
+//! `bench/adaptive` measures it against the policies of Dask, Spark, Ray and others.
+//!
+//! It is a pure function: [`Adaptive::decide`] takes the [`State`] it returned before, the time, the [`Load`] and the [`Fleet`],
+//! and returns the next state and a [`Decision`] with its reason. No clock, no I/O, no chance: the same input gives the same
+//! decision, so that a log of inputs can be replayed.
+//!
+//! Promises, held by `core/tests/adaptive`:
+//! - a busy worker is never a victim, nor one whose results the others could not hold;
+//! - the workers that are there or on their way stay between `minimum` and `maximum`, the budget permitting;
+//! - any work and nobody there: somebody is asked for;
+//! - under constant load the number settles.
+
+mod config;
+mod decision;
+mod durations;
+mod fleet;
+mod floor;
+mod load;
+mod need;
+mod project;
+mod recurrence;
+mod retire;
+mod stages;
+mod state;
+mod stream;
+mod target;
+mod view;
+
+use std::time::Duration;
+
+pub use self::{
+    config::AdaptConfig,
+    decision::{Decision, Reason},
+    fleet::{Backend, Fleet, Phase, Worker},
+    load::{Group, Load, Prefix},
+    state::{State, Usage},
+};
+use self::{project::Plan, recurrence::Replay, view::View};
+
+/// The policy, for one configuration on one platform.
+#[derive(Debug, Clone)]
+pub struct Adaptive {
+    config: AdaptConfig,
+    backend: Backend,
+}
+
+impl Adaptive {
+    /// Decisions in a row at which the scheduler must be the limit, to be believed.
+    const SCHEDULER_BOUND: u32 = 3;
+
+    /// `config` is taken as checked: see [`AdaptConfig::check`].
+    #[must_use]
+    pub fn new(config: AdaptConfig, backend: Backend) -> Self {
+        Self { config, backend }
+    }
+
+    /// Decides. `now` is on any clock that the times in `fleet` are on too; a jump of it changes nothing.
+    ///
+    /// Call it every `interval`, and when a graph arrives. It takes well below a millisecond; how many tasks there are does not
+    /// matter, how many groups and workers does.
+    #[must_use]
+    pub fn decide(&self, mut state: State, now: Duration, load: &Load, fleet: &Fleet) -> (State, Decision) {
+        let passed = state.clock.advance(now, self.interval());
+        state.usage.add(fleet, passed);
+        let waited = state.starts.learn(&state.clock, fleet, self.prior());
+        self.refill(&mut state, passed);
+        let view = self.look(&mut state, load, fleet);
+        let decision = self.judge(&mut state, &view, waited);
+        if let (Some(tokens), Some(_)) = (&mut state.tokens, self.backend.launch_limit()) {
+            *tokens = (*tokens - f64::from(decision.launch)).max(0.0);
+        }
+        state.usage.launched += u64::from(decision.launch);
+        (state, decision)
+    }
+
+    /// Estimates, and what they say about the future.
+    fn look<'a>(&'a self, state: &mut State, load: &'a Load, fleet: &'a Fleet) -> View<'a> {
+        let durations = durations::durations(load);
+        let mut view = View::new(self, state, load, fleet, durations);
+        state.stream.note(load, &view.durations, view.now, view.startup);
+        view.rate = state.stream.rate(view.startup);
+        let replay = Replay {
+            now: view.now,
+            startup: view.startup,
+            billed: view.billed,
+            time_weight: self.config.time_weight,
+            target: self.config.target_duration.0.as_secs_f64(),
+            idle_max: self.config.idle_max,
+            slots: view.slots,
+            maximum: self.maximum(),
+            streaming: view.streaming(),
+            durations: &view.durations,
+        };
+        state.recurrence.note(load, replay);
+        view.timer = state.recurrence.timer();
+        view.keep = view.timer.max(self.short_wait());
+        view
+    }
+
+    fn judge(&self, state: &mut State, view: &View<'_>, waited: f64) -> Decision {
+        let lost = lost(state, view.fleet);
+        let base = view.project(&view.arrivals, view.rate);
+        let (mut want, mut reason) = self.want(state, view, &base);
+        let (floor, why) = floor::floor(view, state.recurrence.base);
+        if floor > want {
+            (want, reason) = (floor, Some(why));
+        }
+        if want > self.maximum() && want > view.current() {
+            (want, reason) = (self.maximum().max(view.current()), Some(Reason::Maximum { workers: self.maximum() }));
+        }
+        let want = want.min(self.maximum());
+        let quiet = if view.rate > 0.0 { view.project(&view.arrivals, 0.0) } else { base.clone() };
+        let alone = if view.starting.is_empty() { base.finish() } else { view.project(&[], view.rate).finish() };
+        let need = need::need(view, &quiet, alone).max(floor).min(view.current().max(want));
+        let raised = if want > view.current() { want } else { 0 };
+        state.needs.push(view.now, need.max(raised), view.keep + 0.5 * self.interval());
+        if want > view.current() {
+            return self.grow(state, view, want, lost, reason);
+        }
+        let decision = self.shrink(state, view, Pressure { need, floor, alone }, lost);
+        let reason = match reason {
+            Some(reason) if decision.desired == view.current() => reason,
+            _ => explain(view, state, &decision, &base, waited),
+        };
+        Decision { reason, ..decision }
+    }
+
+    /// How many workers the work makes worth having.
+    fn want(&self, state: &mut State, view: &View<'_>, base: &Plan) -> (u32, Option<Reason>) {
+        let current = view.current();
+        let idle = view.live > 4 && view.ready as f64 > 2.0 * view.live_slots && (view.processing as f64) < 0.6 * view.live_slots;
+        state.scheduler_bound = if idle { state.scheduler_bound.saturating_add(1) } else { 0 };
+        if view.stages.iter().map(|stage| stage.work).sum::<f64>() <= 0.0 {
+            return (current, None);
+        }
+        if state.scheduler_bound >= Self::SCHEDULER_BOUND {
+            return (current, Some(Reason::SchedulerBound { ready: view.ready }));
+        }
+        let tokens = self.backend.launch_limit().map(|(burst, rate)| (state.tokens.unwrap_or(burst), rate));
+        let room = self.maximum().saturating_sub(current);
+        let mut best = (current, None);
+        if let Some((want, reason)) = target::growth(view, base, room, tokens) {
+            best = (want, Some(reason));
+        }
+        if best.0 == 0 {
+            best = (1, Some(Reason::First { tasks: view.unfinished() }));
+        }
+        let (cautious, tasks) = target::unknown(view);
+        if cautious > best.0 {
+            best = (cautious, Some(Reason::Unknown { tasks }));
+        }
+        best
+    }
+
+    fn grow(&self, state: &mut State, view: &View<'_>, want: u32, lost: Vec<u64>, reason: Option<Reason>) -> Decision {
+        let current = view.current();
+        let launch = want - current;
+        state.useless.clear();
+        let spent = state.usage.worker_seconds;
+        let broke = self.config.budget.is_some_and(|budget| spent >= budget.0.as_secs_f64());
+        let (launch, reason) = match (broke, reason) {
+            (true, _) => (0, Reason::Budget { spent, wanted: launch }),
+            (false, reason) => (launch, reason.unwrap_or(Reason::Minimum { workers: want })),
+        };
+        Decision { desired: current + launch, launch, victims: vec![], lost: lost.len() as u32, cancelled: lost, reason }
+    }
+
+    fn shrink(&self, state: &mut State, view: &View<'_>, pressure: Pressure, lost: Vec<u64>) -> Decision {
+        let Pressure { need, floor, alone } = pressure;
+        let current = view.current();
+        let memory = floor::memory(view).min(current);
+        let window = need::window(view, alone, state.recurrence.overlapping());
+        let needed = state.needs.largest(view.now, window + 0.5 * self.interval()).max(floor).max(memory);
+        state.useless.push_back(current.saturating_sub(need.max(memory)).min(view.starting.len() as u32));
+        while state.useless.len() > self.config.wait_count as usize {
+            state.useless.pop_front();
+        }
+        let long_enough = state.useless.len() == self.config.wait_count as usize;
+        let useless = if long_enough { state.useless.iter().copied().min().unwrap_or(0) } else { 0 };
+        let mut taken = retire::unbilled(view, useless);
+        let left = current - taken.len() as u32;
+        let over = left.saturating_sub(self.maximum());
+        let surplus = left.saturating_sub(needed).max(over);
+        let more = retire::requests(view, &taken, surplus, over);
+        let surplus = surplus - more.len() as u32;
+        taken.extend(more);
+        let since_billed = |id| state.starts.workers.get(&id).and_then(|start| start.billed).map(|at| view.now - at);
+        let victims = retire::idle(view, surplus, since_billed);
+        let desired = current - taken.len() as u32 - victims.len() as u32;
+        let reason = match (victims.is_empty() && taken.is_empty(), current > self.maximum()) {
+            (true, _) => Reason::Asleep,
+            (false, true) => Reason::Maximum { workers: self.maximum() },
+            (false, false) => Reason::Surplus { needed, window },
+        };
+        let count = lost.len() as u32;
+        Decision { desired, launch: 0, victims, lost: count, cancelled: lost.into_iter().chain(taken).collect(), reason }
+    }
+
+    /// Launch tokens that came back since the last decision.
+    fn refill(&self, state: &mut State, passed: f64) {
+        state.tokens = self.backend.launch_limit().map(|(burst, rate)| (state.tokens.unwrap_or(burst) + rate * passed).min(burst));
+    }
+
+    /// What is believed of the start-up before any was seen: (all of it, the billed part), in seconds.
+    fn prior(&self) -> (f64, f64) {
+        let all = self.backend.startup.as_secs_f64();
+        let billed = self.backend.billed_startup.as_secs_f64().min(all);
+        match self.config.startup {
+            None => (all, billed),
+            Some(hint) if all > 0.0 => (hint.0.as_secs_f64(), hint.0.as_secs_f64() * billed / all),
+            Some(hint) => (hint.0.as_secs_f64(), hint.0.as_secs_f64()),
+        }
+    }
+
+    fn interval(&self) -> f64 {
+        self.config.interval.0.as_secs_f64()
+    }
+
+    /// The time in which `wait_count` decisions are made.
+    fn short_wait(&self) -> f64 {
+        self.interval() * (f64::from(self.config.wait_count) - 1.0).max(0.0)
+    }
+
+    fn minimum(&self) -> u32 {
+        self.config.minimum.unwrap_or(0)
+    }
+
+    fn maximum(&self) -> u32 {
+        self.config.maximum.unwrap_or(u32::MAX)
+    }
+}
+
+/// What speaks against letting workers go.
+#[derive(Debug, Clone, Copy)]
+struct Pressure {
+    need: u32,
+    floor: u32,
+    alone: f64,
+}
+
+/// Requests that are written off.
+fn lost(state: &State, fleet: &Fleet) -> Vec<u64> {
+    let lost = |worker: &&Worker| state.starts.workers.get(&worker.id).is_some_and(|start| start.lost);
+    fleet.workers.iter().filter(|worker| worker.phase == Phase::Starting).filter(lost).map(|worker| worker.id).collect()
+}
+
+/// Why nothing is started.
+fn explain(view: &View<'_>, state: &State, decision: &Decision, base: &Plan, waited: f64) -> Reason {
+    if decision.reason != Reason::Asleep {
+        return decision.reason.clone();
+    }
+    let surplus = decision.desired.saturating_sub(view.workers_for(view.tasks() as f64));
+    match (decision.lost, decision.desired) {
+        (1.., _) => Reason::Lost { after: waited },
+        (0, 0) => Reason::Asleep,
+        _ if surplus > 0 && decision.desired > view.adaptive.minimum() => Reason::Idling { surplus, patience: state.recurrence.timer() },
+        _ => Reason::Enough { tasks: view.unfinished(), finish: Some(base.finish()).filter(|finish| finish.is_finite()) },
+    }
+}

@@ -1,0 +1,79 @@
+//! Who goes: requests first, then idle workers, those that hold the least first.
+
+use super::{
+    fleet::{Fleet, Phase, Worker},
+    floor::MEMORY_FILL,
+    view::View,
+};
+
+/// Requests to take back that the work does not need: those not billed yet, youngest first.
+pub(super) fn unbilled(view: &View<'_>, count: u32) -> Vec<u64> {
+    view.starting.iter().filter(|request| !request.billed).take(count as usize).map(|request| request.id).collect()
+}
+
+/// Requests among `surplus` workers that are paid for already, but by the second: taken back, youngest first, too. With a minimum
+/// charge they may as well arrive, unless there are more than there may be (`over`).
+pub(super) fn requests(view: &View<'_>, taken: &[u64], surplus: u32, over: u32) -> Vec<u64> {
+    let charged = !view.adaptive.backend.minimum_charge.is_zero();
+    let count = if charged { over } else { surplus };
+    view.starting.iter().filter(|request| !taken.contains(&request.id)).take(count as usize).map(|request| request.id).collect()
+}
+
+/// Up to `count` idle workers. None while a task is ready: it would want one. Those that stay must be able to hold what is
+/// stored, and what is paid for as a minimum is used.
+pub(super) fn idle(view: &View<'_>, count: u32, since_billed: impl Fn(u64) -> Option<f64>) -> Vec<u64> {
+    let mut victims = vec![];
+    if view.ready > 0 || count == 0 {
+        return victims;
+    }
+    let minimum_charge = view.adaptive.backend.minimum_charge.as_secs_f64() - 1.5 * view.adaptive.interval();
+    let mut idle: Vec<&Worker> = view.fleet.workers.iter().filter(|worker| worker.is_idle()).collect();
+    idle.sort_by_key(|worker| (worker.bytes, worker.id));
+    let mut room = Room::of(view.fleet);
+    for worker in idle {
+        if victims.len() == count as usize {
+            break;
+        }
+        if since_billed(worker.id).is_some_and(|paid| paid < minimum_charge) {
+            continue;
+        }
+        if !room.holds_without(worker, view.stored) {
+            break;
+        }
+        room.leave(worker);
+        victims.push(worker.id);
+    }
+    victims
+}
+
+/// The memory of the live workers that stay.
+#[derive(Debug)]
+struct Room {
+    workers: u32,
+    /// How many of them have no limit, and the limits of the others.
+    unlimited: u32,
+    bytes: f64,
+}
+
+impl Room {
+    fn of(fleet: &Fleet) -> Self {
+        let mut room = Self { workers: 0, unlimited: 0, bytes: 0.0 };
+        for worker in fleet.workers.iter().filter(|worker| matches!(worker.phase, Phase::Live(_))) {
+            room.workers += 1;
+            room.unlimited += u32::from(worker.memory_limit == 0);
+            room.bytes += worker.memory_limit as f64;
+        }
+        room
+    }
+
+    fn holds_without(&self, worker: &Worker, stored: f64) -> bool {
+        let unlimited = self.unlimited - u32::from(worker.memory_limit == 0);
+        stored <= 0.0 || self.workers > 1 && (unlimited > 0 || stored <= MEMORY_FILL * (self.bytes - worker.memory_limit as f64))
+    }
+
+    fn leave(&mut self, worker: &Worker) {
+        self.workers -= 1;
+        self.unlimited -= u32::from(worker.memory_limit == 0);
+        self.bytes -= worker.memory_limit as f64;
+    }
+}

@@ -1,0 +1,261 @@
+//! What the policy remembers between two decisions.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    fleet::{Fleet, Phase, Worker},
+    recurrence::Recurrence,
+    stream::Stream,
+};
+
+/// Everything the policy has learned. Begin with the default, or with [`State::with_startup`]; give back what
+/// [`Adaptive::decide`](super::Adaptive::decide) returned. It can be stored, and so a decision replayed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    pub(super) clock: Clock,
+    pub(super) starts: Starts,
+    pub(super) usage: Usage,
+    pub(super) stream: Stream,
+    pub(super) recurrence: Recurrence,
+    pub(super) needs: Needs,
+    /// Requests that were not needed, at each of the last decisions.
+    pub(super) useless: VecDeque<u32>,
+    /// Decisions in a row at which the scheduler could not keep the workers busy.
+    pub(super) scheduler_bound: u32,
+    /// Launches that the platform takes at once now. `None`: not used yet, so all of them.
+    pub(super) tokens: Option<f64>,
+}
+
+impl State {
+    /// Starts with what was learned before: how long a worker takes from the request until it is ready, and the billed part.
+    #[must_use]
+    pub fn with_startup(startup: Duration, billed: Duration) -> Self {
+        let known = (startup.as_secs_f64(), billed.min(startup).as_secs_f64());
+        Self { starts: Starts { learned: Some(known), ..Starts::default() }, ..Self::default() }
+    }
+
+    /// The start-up time and the billed part of it, as learned; `None` before the first start.
+    #[must_use]
+    pub fn startup(&self) -> Option<(Duration, Duration)> {
+        self.starts.learned.map(|(all, billed)| (from_secs(all), from_secs(billed)))
+    }
+
+    /// What the cluster has used, as far as decisions were made.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+}
+
+/// What a cluster has used. Minimum charges and the rounding of bills are not in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Seconds of billed workers.
+    pub worker_seconds: f64,
+    /// Those of them in which a worker had nothing assigned: starting, idle or draining.
+    pub idle_worker_seconds: f64,
+    /// Workers asked for.
+    pub launched: u64,
+}
+
+impl Usage {
+    pub(super) fn add(&mut self, fleet: &Fleet, seconds: f64) {
+        for worker in fleet.workers.iter().filter(|worker| worker.billed.is_some()) {
+            self.worker_seconds += seconds;
+            if worker.processing == 0 {
+                self.idle_worker_seconds += seconds;
+            }
+        }
+    }
+}
+
+/// The policy's own time: it passes as the caller's does, but does not jump.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Clock {
+    last: Option<Duration>,
+    /// Seconds since the first decision.
+    pub(super) now: f64,
+    /// The decision before.
+    before: f64,
+    jumped: bool,
+}
+
+impl Clock {
+    /// A step back, or one of more than this many intervals (and a minute), is a jump: it counts as one interval.
+    const INTERVALS: f64 = 30.0;
+
+    /// Seconds since the last decision.
+    pub(super) fn advance(&mut self, now: Duration, interval: f64) -> f64 {
+        let step = self.last.map_or(0.0, |last| now.as_secs_f64() - last.as_secs_f64());
+        self.jumped = step < 0.0 || step > (Self::INTERVALS * interval).max(60.0);
+        let step = if self.jumped { interval } else { step };
+        self.before = self.now;
+        self.now += step;
+        self.last = Some(now);
+        step
+    }
+
+    /// A time of the caller's clock that was first heard of at this decision.
+    fn heard(&self, at: Duration) -> f64 {
+        let ago = self.last.map_or(0.0, |last| last.saturating_sub(at).as_secs_f64());
+        let at = self.now - ago;
+        if self.jumped { at.max(self.before) } else { at }
+    }
+}
+
+/// What is known of the starts of workers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Starts {
+    /// Seconds from the request to a live worker, and those billed: averages with weight 0.1 on the newest.
+    pub(super) learned: Option<(f64, f64)>,
+    /// The workers of the last fleet.
+    pub(super) workers: BTreeMap<u64, Start>,
+    /// How often in a row requests were written off while none arrived: each doubles the patience with the next.
+    disappointed: u32,
+}
+
+/// One worker, in the policy's time.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Start {
+    pub(super) launched: f64,
+    pub(super) billed: Option<f64>,
+    seen_live: bool,
+    pub(super) lost: bool,
+}
+
+impl Starts {
+    /// Weight of the newest start.
+    const WEIGHT: f64 = 0.1;
+    /// A request is written off after so many start-up times, the doublings for disappointment apart, ...
+    const LOST_AFTER: f64 = 3.0;
+    /// ... and not before so many seconds.
+    const LEAST: f64 = 30.0;
+    /// The share of the prior that the learned start-up time counts at least for writing off.
+    const PRIOR: f64 = 0.7;
+
+    /// Takes in the fleet: what is new, what became live. Returns how long a request is waited for.
+    pub(super) fn learn(&mut self, clock: &Clock, fleet: &Fleet, prior: (f64, f64)) -> f64 {
+        let mut before = std::mem::take(&mut self.workers);
+        for worker in &fleet.workers {
+            let start = before.remove(&worker.id);
+            let start = self.heard_of(worker, start, clock, prior);
+            self.workers.insert(worker.id, start);
+        }
+        let startup = self.learned.unwrap_or(prior).0;
+        let after = Self::LOST_AFTER * startup.max(Self::PRIOR * prior.0) * f64::from(1u32 << self.disappointed.min(4));
+        let after = after.max(Self::LEAST);
+        let mut lost = false;
+        for worker in fleet.workers.iter().filter(|worker| worker.phase == Phase::Starting) {
+            if let Some(start) = self.workers.get_mut(&worker.id)
+                && !start.lost
+                && clock.now - start.launched > after
+            {
+                start.lost = true;
+                lost = true;
+            }
+        }
+        self.disappointed = self.disappointed.saturating_add(u32::from(lost));
+        after
+    }
+
+    fn heard_of(&mut self, worker: &Worker, known: Option<Start>, clock: &Clock, prior: (f64, f64)) -> Start {
+        let mut start =
+            known.unwrap_or_else(|| Start { launched: worker.launched.map_or(clock.now, |at| clock.heard(at)), ..Start::default() });
+        if start.billed.is_none() {
+            start.billed = worker.billed.map(|at| clock.heard(at).max(start.launched));
+        }
+        if let (Phase::Live(since), false) = (worker.phase, start.seen_live) {
+            start.seen_live = true;
+            if worker.launched.is_some() {
+                let ready = clock.heard(since);
+                let all = (ready - start.launched).max(0.0);
+                let billed = start.billed.map_or(0.0, |at| (ready - at).clamp(0.0, all));
+                let (mean, mean_billed) = self.learned.unwrap_or(prior);
+                self.learned = Some((mean + Self::WEIGHT * (all - mean), mean_billed + Self::WEIGHT * (billed - mean_billed)));
+                self.disappointed = 0;
+            }
+        }
+        start
+    }
+}
+
+/// The largest need in a window that ends now: only those values are kept that no later one exceeds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Needs(VecDeque<(f64, u32)>);
+
+impl Needs {
+    /// Adds the need of now; forgets what is older than `window`.
+    pub(super) fn push(&mut self, now: f64, need: u32, window: f64) {
+        while self.0.pop_back_if(|last| last.1 <= need).is_some() {}
+        self.0.push_back((now, need));
+        while self.0.pop_front_if(|first| now - first.0 > window).is_some() {}
+    }
+
+    /// The largest in the last `window` seconds.
+    pub(super) fn largest(&self, now: f64, window: f64) -> u32 {
+        self.0.iter().find(|need| now - need.0 <= window).map_or(0, |need| need.1)
+    }
+}
+
+fn from_secs(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_does_not_jump() {
+        let mut clock = Clock::default();
+        let hour = Duration::from_secs(3600);
+        for (now, step) in [(hour, 0.0), (hour * 2, 1.0), (hour, 1.0), (hour + Duration::from_secs(7), 7.0)] {
+            assert_eq!(clock.advance(now, 1.0), step);
+        }
+        assert_eq!(clock.now, 9.0);
+    }
+
+    #[test]
+    fn the_largest_need_of_any_window() {
+        let mut needs = Needs::default();
+        for (now, need) in [(0.0, 9), (1.0, 3), (2.0, 5), (3.0, 1), (4.0, 2)] {
+            needs.push(now, need, 10.0);
+        }
+        let largest: Vec<_> = [0.0, 1.0, 2.0, 3.0, 4.0].map(|window| needs.largest(4.0, window)).into();
+        assert_eq!(largest, [2, 2, 5, 5, 9]);
+        needs.push(20.0, 0, 10.0);
+        assert_eq!((needs.largest(20.0, 10.0), needs.0.len()), (0, 1));
+    }
+
+    #[test]
+    fn starts_are_learned_once_and_lost_ones_stay_lost() {
+        let secs = Duration::from_secs;
+        let worker = |id, phase, billed: Option<u64>| Worker {
+            id,
+            phase,
+            launched: Some(secs(0)),
+            billed: billed.map(secs),
+            slots: 1,
+            processing: 0,
+            bytes: 0,
+            memory_limit: 0,
+            pinned: false,
+        };
+        let (mut clock, mut starts) = (Clock::default(), Starts::default());
+        for now in [0, 15, 30, 40, 50] {
+            clock.advance(secs(now), 1.0);
+            let billed = (now >= 15).then_some(4);
+            let phase = if now < 15 { Phase::Starting } else { Phase::Live(secs(14)) };
+            let fleet = Fleet { workers: vec![worker(1, phase, billed), worker(2, Phase::Starting, None)], ..Fleet::default() };
+            starts.learn(&clock, &fleet, (10.0, 10.0));
+            let (all, billed) = starts.learned.unwrap_or((10.0, 10.0));
+            assert!((all - if now < 15 { 10.0 } else { 10.4 }).abs() < 1e-9 && (now < 15 || (billed - 10.0).abs() < 1e-9));
+            assert_eq!(starts.workers[&2].lost, now > 30, "at {now}");
+        }
+    }
+}

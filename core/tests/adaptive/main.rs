@@ -1,0 +1,254 @@
+//! What the scaling policy promises, on random input and in a small simulated cluster.
+
+mod herd;
+mod input;
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use remuda_core::{
+    adaptive::{AdaptConfig, Adaptive, Backend, Decision, Fleet, Load, Phase, Reason, State},
+    duration::Seconds,
+};
+
+use crate::{
+    herd::{Herd, Plot},
+    input::{config, fleet, load, map, secs, worker},
+};
+
+fn backend(startup: u64) -> Backend {
+    Backend::new(secs(startup))
+}
+
+fn bounded(minimum: u32, maximum: u32) -> AdaptConfig {
+    AdaptConfig { minimum: Some(minimum), maximum: Some(maximum), ..AdaptConfig::default() }
+}
+
+/// What holds for any answer to any question.
+fn sound(adaptive: &AdaptConfig, fleet: &Fleet, decision: &Decision) -> Result<(), TestCaseError> {
+    let phase = |id: &u64| fleet.workers.iter().find(|worker| worker.id == *id);
+    for id in &decision.victims {
+        prop_assert!(phase(id).is_some_and(|worker| worker.is_idle()), "{id} is a victim and not idle: {decision:?}");
+    }
+    for id in &decision.cancelled {
+        prop_assert!(phase(id).is_some_and(|worker| worker.phase == Phase::Starting), "{id} is cancelled and not starting");
+    }
+    let mut gone: Vec<_> = decision.victims.iter().chain(&decision.cancelled).collect();
+    gone.sort();
+    gone.dedup();
+    prop_assert_eq!(gone.len(), decision.victims.len() + decision.cancelled.len(), "named twice: {:?}", decision);
+    let counted = fleet.workers.iter().filter(|worker| worker.phase != Phase::Draining).count() as u32;
+    prop_assert_eq!(decision.desired, counted - gone.len() as u32 + decision.launch);
+    let (low, high) = (adaptive.minimum.unwrap_or(0), adaptive.maximum.unwrap_or(u32::MAX));
+    prop_assert!(decision.launch == 0 || decision.desired <= high, "{decision:?}");
+    prop_assert!(gone.len() as u32 == decision.lost || decision.desired >= low, "{decision:?}");
+    prop_assert!(decision.desired >= low.min(high) || matches!(decision.reason, Reason::Budget { .. }), "{decision:?}");
+    prop_assert!(!decision.to_string().contains("NaN"));
+    Ok(())
+}
+
+/// The stored results fit in 60 % of what stays, if anybody goes.
+fn fits(fleet: &Fleet, decision: &Decision) -> bool {
+    let stays = |id| !decision.victims.contains(id);
+    let left: Vec<_> = fleet.workers.iter().filter(|worker| matches!(worker.phase, Phase::Live(_)) && stays(&worker.id)).collect();
+    let stored: f64 = fleet.workers.iter().map(|worker| worker.bytes as f64).sum();
+    let limit: f64 = left.iter().map(|worker| if worker.memory_limit == 0 { f64::INFINITY } else { worker.memory_limit as f64 }).sum();
+    decision.victims.is_empty() || stored <= 0.6 * limit + 1.0
+}
+
+fn first(config: &AdaptConfig, backend: &Backend, load: &Load) -> Decision {
+    Adaptive::new(config.clone(), backend.clone()).decide(State::default(), secs(0), load, &Fleet { slots: 1, ..Fleet::default() }).1
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(700))]
+
+    /// Any sequence of questions, consistent or not: the answer is sound, the same again, and the same from a stored state.
+    #[test]
+    fn any_input_gets_a_sound_answer_and_the_same_again(
+        config in config(),
+        startup in 0u64..200,
+        asked in prop::collection::vec((0u64..200_000, load(), fleet()), 1..6),
+    ) {
+        let adaptive = Adaptive::new(config.clone(), backend(startup));
+        let mut state = State::default();
+        for (now, load, fleet) in asked {
+            let now = Duration::from_millis(now);
+            let (next, decision) = adaptive.decide(state.clone(), now, &load, &fleet);
+            sound(&config, &fleet, &decision)?;
+            prop_assert!(fits(&fleet, &decision), "{:?}", decision);
+            prop_assert_eq!(&adaptive.decide(state.clone(), now, &load, &fleet), &(next.clone(), decision.clone()));
+            let stored: State = rmp_serde::from_slice(&rmp_serde::to_vec_named(&next).unwrap()).unwrap();
+            prop_assert_eq!(&stored, &next);
+            // Everything is a number: JSON has no NaN and no infinity, and would not come back.
+            let json = serde_json::to_string(&(&next, &decision)).unwrap();
+            serde_json::from_str::<(State, Decision)>(&json).map_err(|error| TestCaseError::fail(format!("{error}: {json}")))?;
+            state = next;
+        }
+    }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    /// Somebody is asked for where there is work and nobody.
+    #[test]
+    fn any_work_gets_a_worker(tasks in 1u64..2_000_000, millis in 1u64..10_000_000, known: bool, startup in 0u64..600) {
+        let load = map(tasks, Duration::from_millis(millis), known);
+        prop_assert!(first(&AdaptConfig::default(), &backend(startup), &load).launch >= 1);
+    }
+
+    /// More tasks, or longer ones, never get fewer workers; never more workers than tasks. The slack is one step of the candidates
+    /// and the rounding of waves.
+    #[test]
+    fn more_work_never_gets_fewer(tasks in 1u64..20_000, more in 1u64..10, millis in 1u64..100_000, startup in 0u64..120) {
+        let config = bounded(0, 1000);
+        let workers = |tasks, millis| first(&config, &backend(startup), &map(tasks, Duration::from_millis(millis), true)).launch;
+        let (base, wider, longer) = (workers(tasks, millis), workers(tasks * more, millis), workers(tasks, millis * more));
+        prop_assert!(f64::from(wider) >= f64::from(base) / 1.35, "{base} for {tasks}, {wider} for {}", tasks * more);
+        prop_assert!(f64::from(longer) >= f64::from(base) / 1.35, "{base} for {millis} ms, {longer} for {}", millis * more);
+        prop_assert!(u64::from(base) <= tasks);
+    }
+
+    /// A slower start never gets more, a heavier weight on time never fewer.
+    #[test]
+    fn slow_starts_get_fewer_and_haste_more(tasks in 33u64..20_000, millis in 10u64..20_000, startup in 1u64..100, factor in 2u64..6) {
+        let load = map(tasks, Duration::from_millis(millis), true);
+        let config = bounded(0, 1000);
+        let base = first(&config, &backend(startup), &load).launch;
+        let slower = first(&config, &backend(startup * factor), &load).launch;
+        let haste = first(&AdaptConfig { time_weight: factor as f64, ..config }, &backend(startup), &load).launch;
+        prop_assert!(f64::from(slower) <= f64::from(base) * 1.35, "{base}, slower {slower}");
+        prop_assert!(f64::from(haste) >= f64::from(base) / 1.35, "{base}, in haste {haste}");
+    }
+
+    /// Losing a worker never makes the policy let others go, nor ask for fewer in its place.
+    #[test]
+    fn losing_a_worker_never_lowers_the_target(
+        tasks in 0u64..3000, millis in 10u64..60_000, live in 2u32..60, busy in 0u32..60, startup in 1u64..100,
+    ) {
+        let busy = busy.min(live).min(tasks as u32);
+        let mut load = map(tasks, Duration::from_millis(millis), true);
+        load.groups[0].ready -= u64::from(busy);
+        load.groups[0].processing = u64::from(busy);
+        load.prefixes[0].running = vec![Duration::ZERO; busy as usize];
+        let workers = |count: u32| (0..count).map(|id| worker(u64::from(id), Phase::Live(secs(0)), u32::from(id < busy))).collect();
+        let all = Fleet { workers: workers(live), slots: 1, memory_limit: 0 };
+        let mut fewer = all.clone();
+        fewer.workers.pop();
+        let adaptive = Adaptive::new(bounded(0, 1000), backend(startup));
+        let (state, before) = adaptive.decide(State::default(), secs(10), &load, &all);
+        let (_, with) = adaptive.decide(state.clone(), secs(11), &load, &all);
+        let (_, without) = adaptive.decide(state, secs(11), &load, &fewer);
+        prop_assert!(without.victims.len() <= with.victims.len(), "{with:?} {without:?}");
+        prop_assert!(without.desired + 1 >= with.desired, "{before:?} {with:?} {without:?}");
+        prop_assert!(f64::from(without.launch) >= f64::from(with.launch) / 1.35, "{with:?} {without:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// In a cluster that does what it is told (or loses requests): every promise at every decision, and the work gets done.
+    #[test]
+    fn random_sessions_keep_every_promise(
+        seed: u64,
+        startup in 1u64..60,
+        lost in prop::sample::select(vec![0.0, 0.0, 0.3]),
+        graphs in prop::collection::vec((0u64..200, 1u64..200, 50u64..8000), 1..6),
+        (minimum, spread) in (0u32..4, 1u32..40),
+        slots in 1u32..5,
+    ) {
+        let config = bounded(minimum, minimum + spread);
+        let mut herd = Herd::new(config.clone(), backend(startup), slots, seed, lost);
+        for (at, tasks, millis) in graphs {
+            herd.submit(secs(at), tasks, Duration::from_millis(millis));
+        }
+        let mut ticks = 0;
+        while !herd.done() {
+            let (fleet, decision) = herd.tick();
+            sound(&config, &fleet, &decision)?;
+            prop_assert!(fits(&fleet, &decision));
+            prop_assert!(decision.desired <= minimum + spread, "{:?}", decision);
+            prop_assert!(decision.desired >= minimum);
+            ticks += 1;
+            prop_assert!(ticks < 40_000, "it hangs: {:?}", decision);
+        }
+        // And back to the minimum: no worker idles longer than two break-evens and the reaction.
+        let patience = 2 * (2.0 * 2.0 * herd.startup() + 40.0) as usize;
+        for _ in 0..patience {
+            herd.tick();
+        }
+        prop_assert_eq!(herd.tick().1.desired, minimum);
+    }
+
+    /// A jump of the clock by an hour, either way, at any decision, changes no decision.
+    #[test]
+    fn clock_jumps_change_nothing(seed: u64, startup in 1u64..60, at in 1usize..200, forth: bool) {
+        let run = |jump: Option<bool>| {
+            let mut herd = Herd::new(bounded(0, 30), backend(startup), 1, seed, 0.0);
+            for k in 0..4 {
+                herd.submit(secs(40 * k), 60, Duration::from_millis(1500));
+            }
+            let decisions: Vec<Decision> = (0..250).map(|tick| {
+                if let (Some(forth), true) = (jump, tick == at) { herd.jump(forth) }
+                herd.tick().1
+            }).collect();
+            decisions
+        };
+        let (smooth, jumpy) = (run(None), run(Some(forth)));
+        for (tick, (a, b)) in smooth.iter().zip(&jumpy).enumerate() {
+            prop_assert_eq!((a.desired, a.launch, &a.victims, &a.cancelled), (b.desired, b.launch, &b.victims, &b.cancelled), "at {}", tick);
+        }
+    }
+}
+
+/// One task of two seconds every fifth of a second for an hour: ten workers' worth. After five minutes the number does not go both
+/// up and down.
+#[test]
+fn constant_load_settles() {
+    for startup in [1, 10, 60] {
+        let mut herd = Herd::new(bounded(0, 100), backend(startup), 1, 7, 0.0);
+        for k in 0..18_000 {
+            herd.submit(Duration::from_millis(200 * k), 1, secs(2));
+        }
+        let plot: Plot = herd.plot(3590);
+        let settled = &plot.desired[300..];
+        let ups = settled.windows(2).filter(|pair| pair[1] > pair[0]).count();
+        let downs = settled.windows(2).filter(|pair| pair[1] < pair[0]).count();
+        assert_eq!(ups.min(downs), 0, "start-up {startup} s: {ups} ups, {downs} downs: {settled:?}");
+        assert!((10..=40).contains(settled.last().unwrap()), "start-up {startup} s: {:?}", settled.last());
+        assert_eq!(plot.killed, 0);
+    }
+}
+
+/// A spent budget starts nothing, whatever there is to do, and says so; what there is goes on.
+#[test]
+fn a_budget_stops_growth() {
+    let budget = Some(Seconds(secs(100)));
+    let mut herd = Herd::new(AdaptConfig { budget, ..bounded(0, 20) }, backend(5), 1, 1, 0.0);
+    herd.submit(secs(0), 2000, secs(2));
+    let mut spent = vec![];
+    while spent.len() < 100 {
+        let (_, decision) = herd.tick();
+        if let Reason::Budget { .. } = decision.reason {
+            assert_eq!(decision.launch, 0);
+        }
+        spent.push((herd.usage().worker_seconds, decision.launch));
+    }
+    assert!(spent.iter().all(|(spent, launch)| *launch == 0 || *spent < 100.0));
+    assert!(herd.usage().launched > 0 && herd.usage().idle_worker_seconds < herd.usage().worker_seconds);
+}
+
+/// Learned start-up times are kept, and given to the next cluster of the class.
+#[test]
+fn start_up_times_are_learned() {
+    let mut herd = Herd::new(bounded(0, 50), backend(30), 1, 3, 0.0);
+    herd.starts_in(secs(10));
+    herd.submit(secs(0), 3000, secs(3));
+    (0..200).for_each(|_| drop(herd.tick()));
+    let (learned, billed) = herd.learned().unwrap();
+    assert!((10.0..15.0).contains(&learned.as_secs_f64()), "{learned:?}");
+    assert_eq!(State::with_startup(learned, billed).startup(), Some((learned, billed)));
+}
