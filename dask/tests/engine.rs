@@ -147,6 +147,28 @@ async fn a_cut_connection_loses_and_doubles_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn results_may_be_awaited_one_after_the_other() {
+    let Some(mut bench) = Bench::start("results_may_be_awaited_one_after_the_other", &["a", "b"]).await else { return };
+    const CALLS: u64 = 1000;
+    let session = bench.session().await;
+    let mut events = session.events();
+    session.submit((0..CALLS).map(|key| bench::with(key, "builtins:int", &key)).collect());
+    // Has no plain form, which concerns nobody but who asks for it.
+    session.submit(vec![bench::with(CALLS, "builtins:iter", &[(); 0])]);
+    finals(&mut events, CALLS as usize + 1).await;
+    for key in 0..CALLS {
+        let values = session.gather(&[Key(key)]).await.unwrap();
+        assert_eq!(decode::<u64>(&values[0].to_plain().unwrap()).unwrap(), key);
+        if key % 2 == 0 {
+            session.release(&[Key(key)]);
+        }
+    }
+    assert!(matches!(session.gather(&[Key(CALLS)]).await, Err(TaskError::Refused(error)) if error.kind() == ErrorKind::Unserializable));
+    bench.end_session(session).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_does_not_get_through_is_not_tried_for_ever() {
     let options = DaskOptions { lease: Duration::from_secs(2), ..alone() };
     let test = "a_message_that_does_not_get_through_is_not_tried_for_ever";

@@ -3,14 +3,17 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use remuda_core::{
     engine::Shown,
     error::{Error, ErrorKind, Result},
 };
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+};
 
 use crate::{
     Address, ConnectOptions, Rpc,
@@ -30,6 +33,10 @@ const RESULTS: usize = 4000;
 const REACH: Duration = Duration::from_secs(3);
 /// For one answer: it may be large, and the network slow. A worker that is gone is noticed before.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Until a worker that was not reached is tried again: it may have been busy, and the scheduler has better things to do.
+const FAR: Duration = Duration::from_secs(60);
+/// Workers to which a connection is made before it is needed, and connections that wait for the next question: file descriptors are few.
+const SPARE: usize = 128;
 
 /// A result that somebody wants.
 #[derive(Debug)]
@@ -66,6 +73,7 @@ struct Shared {
     /// Otherwise every worker is far.
     direct: bool,
     runtime: Handle,
+    spare: Arc<Semaphore>,
 }
 
 /// One worker.
@@ -80,20 +88,25 @@ struct State {
     queue: VecDeque<Want>,
     /// Who asks at the moment.
     askers: usize,
-    idle: Vec<Rpc>,
-    /// It cannot be reached from here: not tried again.
-    is_far: bool,
+    idle: Vec<(Rpc, OwnedSemaphorePermit)>,
+    /// It could not be reached from here: not tried again before.
+    far_until: Option<Instant>,
 }
 
 impl Depot {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn is_far(&self) -> bool {
+        self.state().far_until.is_some_and(|until| Instant::now() < until)
+    }
 }
 
 impl Fetcher {
     pub(crate) fn new(scheduler: Address, connect: ConnectOptions, direct: bool, runtime: Handle) -> Self {
-        Self { shared: Arc::new(Shared { scheduler, connect, direct, runtime }), depots: Mutex::default() }
+        let spare = Arc::new(Semaphore::new(SPARE));
+        Self { shared: Arc::new(Shared { scheduler, connect, direct, runtime, spare }), depots: Mutex::default() }
     }
 
     /// Asks a worker. Wants that come while others are asked go together with the next question.
@@ -111,12 +124,11 @@ impl Fetcher {
     /// A worker is there: the connection is made before it is needed.
     pub(crate) fn expect(&self, worker: &str) {
         let (shared, depot) = (self.shared.clone(), self.depot(worker));
-        if !shared.direct {
-            return;
-        }
+        let spare = shared.spare.clone().try_acquire_owned();
+        let Some(spare) = spare.ok().filter(|_| shared.direct) else { return };
         self.shared.runtime.spawn(async move {
             match shared.reach(&depot).await {
-                Ok(rpc) => depot.state().idle.push(rpc),
+                Ok(rpc) => depot.state().idle.push((rpc, spare)),
                 Err(error) => {
                     tracing::debug!(worker = depot.worker, %error, "a worker cannot be reached; its results come by the scheduler")
                 }
@@ -132,8 +144,7 @@ impl Fetcher {
 
     fn depot(&self, worker: &str) -> Arc<Depot> {
         let mut depots = self.depots.lock().unwrap_or_else(PoisonError::into_inner);
-        let new =
-            || Arc::new(Depot { worker: worker.to_owned(), state: Mutex::new(State { is_far: !self.shared.direct, ..State::default() }) });
+        let new = || Arc::new(Depot { worker: worker.to_owned(), state: Mutex::default() });
         depots.entry(worker.to_owned()).or_insert_with(new).clone()
     }
 }
@@ -143,7 +154,7 @@ impl Shared {
         let options = ConnectOptions { timeout: REACH.min(self.connect.timeout), ..self.connect.clone() };
         let connected = Rpc::connect(&depot.worker.parse()?, &options).await;
         if connected.is_err() {
-            depot.state().is_far = true;
+            depot.state().far_until = Some(Instant::now() + FAR);
         }
         connected.map(|rpc| rpc.with_patience(PATIENCE))
     }
@@ -155,19 +166,19 @@ async fn serve(shared: Arc<Shared>, depot: Arc<Depot>) {
     loop {
         let wants: Vec<Want> = {
             let mut state = depot.state();
+            // Nobody waits for some of them any more.
+            state.queue.retain(|want| !want.tell.is_closed());
             let many = state.queue.len().min(RESULTS);
             if many == 0 {
                 state.askers -= 1;
-                if !state.is_far {
-                    state.idle.extend(rpc);
-                }
+                state.idle.extend(rpc.zip(shared.spare.clone().try_acquire_owned().ok()));
                 return;
             }
             // The others may take the rest meanwhile.
             state.queue.drain(..many).collect()
         };
-        let answered =
-            if depot.state().is_far { relay(&shared, &depot, &wants).await } else { direct(&shared, &depot, &mut rpc, &wants).await };
+        let is_near = shared.direct && !depot.is_far();
+        let answered = if is_near { direct(&shared, &depot, &mut rpc, &wants).await } else { relay(&shared, &depot, &wants).await };
         match answered {
             Ok(replies) => deliver(&depot, wants, replies),
             Err(error) => {
@@ -201,7 +212,7 @@ async fn direct(shared: &Shared, depot: &Depot, rpc: &mut Option<Rpc>, wants: &[
     if rpc.is_none() {
         let idle = depot.state().idle.pop();
         was_idle = idle.is_some();
-        *rpc = idle;
+        *rpc = idle.map(|(rpc, _)| rpc);
     }
     loop {
         let mut connection = match rpc.take() {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use remuda_core::{
     engine::{Form, Shown},
     error::{Error, ErrorKind},
@@ -9,7 +10,11 @@ use remuda_core::{
 };
 use tokio::{sync::oneshot, time::sleep};
 
-use super::{Shared, book::Whereabouts, wire::dask_key};
+use super::{
+    Shared,
+    book::{Unit, Whereabouts},
+    wire::dask_key,
+};
 use crate::{
     engine::{Reply, Want},
     protocol::{
@@ -64,16 +69,33 @@ async fn round(
     let places = settled(shared, missing).await?;
     let mut by_worker: BTreeMap<Arc<str>, Vec<Want>> = BTreeMap::new();
     let mut answers = Vec::with_capacity(missing.len());
-    for (one, (unit, prefix, address, is_python)) in missing.iter().zip(places) {
+    let want = |prefix: &str, unit: Unit, is_python| -> Result<_, TaskError> {
         let (tell, answer) = oneshot::channel();
-        let key = dask_key(&prefix, &shared.id, unit.0);
-        let want = Want { key, element: unit.1, forms: wire_forms(forms, is_python)?, tell };
+        let key = dask_key(prefix, &shared.id, unit.0);
+        Ok((Want { key, element: unit.1, forms: wire_forms(forms, is_python)?, tell }, answer))
+    };
+    for (one, (unit, prefix, address, is_python, copy)) in missing.iter().zip(places) {
+        if let (Some(copy), Some(Form::Plain)) = (copy, forms.first()) {
+            found[one.at] = Some(Shown::Plain(copy));
+            continue;
+        }
+        let (want, answer) = want(&prefix, unit, is_python)?;
         by_worker.entry(one.moved.clone().unwrap_or(address)).or_default().push(want);
-        answers.push(answer);
+        answers.push((one, answer));
+    }
+    let mut along = Vec::new();
+    if let ([(one, _)], [_], [Form::Plain]) = (&answers[..], missing, forms)
+        && let Some((worker, wants)) = by_worker.iter_mut().next()
+    {
+        for (key, unit, prefix, is_python) in shared.update(|book| book.along(one.key, worker)) {
+            let (want, answer) = want(&prefix, unit, is_python)?;
+            wants.push(want);
+            along.push((key, worker.clone(), answer));
+        }
     }
     by_worker.into_iter().for_each(|(worker, wants)| shared.inner.fetcher.ask(&worker, wants));
     let mut rest = Vec::new();
-    for (one, answer) in missing.iter().zip(answers) {
+    for (one, answer) in answers {
         match answer.await.unwrap_or(Reply::Missing(None)) {
             Reply::Here(shown) => found[one.at] = Some(shown),
             Reply::Refused(error) => return Err(TaskError::Refused(error)),
@@ -83,10 +105,16 @@ async fn round(
             }
         }
     }
+    // They came in the same answer.
+    for (key, worker, answer) in along {
+        if let Ok(Reply::Here(Shown::Plain(bytes))) = answer.await {
+            shared.update(|book| book.keep(key, &worker, bytes));
+        }
+    }
     Ok(rest)
 }
 
-type Place = ((u64, i64), String, Arc<str>, bool);
+type Place = (Unit, String, Arc<str>, bool, Option<Bytes>);
 
 /// Waits until each has a place.
 async fn settled(shared: &Arc<Shared>, missing: &[Missing]) -> Result<Vec<Place>, TaskError> {
@@ -96,7 +124,7 @@ async fn settled(shared: &Arc<Shared>, missing: &[Missing]) -> Result<Vec<Place>
         let mut waits = Vec::new();
         for known in shared.find(&keys) {
             match known {
-                Ok(Whereabouts::At { unit, prefix, address, is_python }) => places.push((unit, prefix, address, is_python)),
+                Ok(Whereabouts::At { unit, prefix, address, is_python, copy }) => places.push((unit, prefix, address, is_python, copy)),
                 Ok(Whereabouts::Ended(error)) => return Err(error),
                 Ok(Whereabouts::Pending) => {}
                 Err(wait) => waits.push(wait),

@@ -245,6 +245,7 @@ pub(crate) enum What {
         address: Arc<str>,
         attempt: u32,
         seconds: f64,
+        size: u64,
         failed: Vec<(u32, Trouble)>,
     },
     Failed {
@@ -316,6 +317,7 @@ fn event(value: &Value) -> Option<Event> {
             worker: word(2),
             address: word(3),
             attempt: number(5),
+            size: at(4).as_u64().unwrap_or(u64::MAX),
             seconds: at(6).as_f64().unwrap_or_default(),
             failed: at(7).as_array().map_or_else(Vec::new, |failed| failed.iter().filter_map(element).collect()),
         },

@@ -135,7 +135,7 @@ impl World {
         let attempt = self.running.remove(&unit).unwrap_or_default();
         let (worker, address) = ("w".into(), "tcp://w:1".into());
         let what = match is_batch || !fails {
-            true => What::Done { worker, address, attempt, seconds: 0.001, failed },
+            true => What::Done { worker, address, attempt, seconds: 0.001, size: 8, failed },
             false => What::Failed { worker, attempt, failure: failure() },
         };
         self.happen(unit, what);

@@ -6,6 +6,7 @@
 //!
 //! The unit of work at Dask is one task, under the number of its key, or a batch of them, under a number of its own ([`BATCH`]).
 
+mod ahead;
 mod graph;
 mod lanes;
 mod news;
@@ -21,13 +22,18 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use remuda_core::{
     error::{Error, ErrorKind},
     task::{Input, Key, TaskError, TaskEvent, TaskState},
     value::Template,
 };
 
-use self::{lanes::Lanes, outbox::Outbox};
+use self::{
+    ahead::{Ahead, Copied},
+    lanes::Lanes,
+    outbox::Outbox,
+};
 use super::{call::Gate, wire::Def};
 
 /// Set in the numbers of batches: keys of tasks never have it.
@@ -45,6 +51,7 @@ pub(crate) struct Book {
     lanes: Lanes,
     gates: HashMap<Gate, Standing>,
     outbox: Outbox,
+    ahead: Ahead,
     /// The last message of events that was taken in.
     seen: u64,
     /// Somebody waits for these.
@@ -107,6 +114,10 @@ enum Phase {
 enum Place {
     At {
         address: Arc<str>,
+        /// Bytes of it, about.
+        size: u64,
+        /// It came along with another one.
+        copy: Option<Arc<Copied>>,
     },
     /// Lost with its worker; Dask computes it again.
     Nowhere,
@@ -158,6 +169,8 @@ pub(crate) enum Whereabouts {
         prefix: String,
         address: Arc<str>,
         is_python: bool,
+        /// It is here already, in its plain form.
+        copy: Option<Bytes>,
     },
     Ended(TaskError),
 }
@@ -181,6 +194,7 @@ impl Book {
             lanes: Lanes::new(batch),
             gates: HashMap::new(),
             outbox: Outbox::default(),
+            ahead: Ahead::default(),
             seen: 0,
             watched: HashSet::new(),
             over: None,
@@ -224,11 +238,12 @@ impl Book {
         let Some(task) = self.tasks.get(&key) else { return Whereabouts::Ended(TaskError::Refused(unknown(key))) };
         match (&task.phase, task.unit) {
             (Phase::Ended(error) | Phase::Done(Place::Gone(error)), _) => Whereabouts::Ended(error.clone()),
-            (Phase::Done(Place::At { address }), Some(unit)) => match &self.over {
+            (Phase::Done(Place::At { address, copy, .. }), Some(unit)) => match &self.over {
                 Some(error) => Whereabouts::Ended(error.clone()),
                 None => {
                     let is_python = self.defs.get(task.def as usize).is_some_and(|def| def.kind == "python");
-                    Whereabouts::At { unit, prefix: self.prefix(task.def), address: address.clone(), is_python }
+                    let copy = copy.as_ref().map(|copy| copy.bytes.clone());
+                    Whereabouts::At { unit, prefix: self.prefix(task.def), address: address.clone(), is_python, copy }
                 }
             },
             _ => {

@@ -47,12 +47,12 @@ impl Book {
                 self.again(key, &worker, attempt, end);
             }
             What::Pending { reason } => self.tell(key, TaskState::Pending { reason }),
-            What::Done { worker, address, attempt, seconds, .. } => {
+            What::Done { worker, address, attempt, seconds, size, .. } => {
                 if let Some(lane) = lane {
                     self.lanes.learn(lane, seconds, 1);
                 }
                 self.tell_running(key, &worker, attempt);
-                self.conclude(Step::End(key, Ok(Place::At { address })));
+                self.conclude(Step::End(key, Ok(Place::At { address, size, copy: None })));
             }
             What::Failed { worker, attempt, failure } => {
                 self.tell_running(key, &worker, attempt);
@@ -72,7 +72,7 @@ impl Book {
     /// Done is final; only where the result is may change.
     fn after_the_end(&mut self, key: Key, what: What) {
         let place = match what {
-            What::Done { address, .. } => Place::At { address },
+            What::Done { address, size, .. } => Place::At { address, size, copy: None },
             What::Lost => Place::Nowhere,
             What::Failed { failure, .. } => Place::Gone(TaskError::Failed(Arc::new(failure))),
             What::Refused(error) => Place::Gone(TaskError::Refused(error)),
@@ -108,10 +108,10 @@ impl Book {
             What::Pending { reason } => {
                 self.unfinished(&members).for_each(|key| self.tell(key, TaskState::Pending { reason: reason.clone() }));
             }
-            What::Done { worker, address, attempt, seconds, failed } => {
+            What::Done { worker, address, attempt, seconds, size, failed } => {
                 self.lanes.learn(lane, seconds, calls);
                 self.batch_landed(unit);
-                self.batch_done(unit, &worker, &address, attempt, failed);
+                self.batch_done(unit, &worker, &address, attempt, size / calls.max(1) as u64, failed);
             }
             What::Gone => self.each(members, |_| What::Gone),
             What::Lost => self.each(members, |_| What::Lost),
@@ -150,7 +150,7 @@ impl Book {
         }
     }
 
-    fn batch_done(&mut self, unit: u64, worker: &Arc<str>, address: &Arc<str>, attempt: u32, failed: Vec<(u32, Trouble)>) {
+    fn batch_done(&mut self, unit: u64, worker: &Arc<str>, address: &Arc<str>, attempt: u32, size: u64, failed: Vec<(u32, Trouble)>) {
         let Some(batch) = self.batches.get(&unit) else { return };
         let members = batch.members.clone();
         let mut failed = failed.into_iter().collect::<std::collections::HashMap<_, _>>();
@@ -175,12 +175,13 @@ impl Book {
                 }
                 Some(Trouble::Crashed(cause)) => self.element_crashed(key, &cause, worker, attempt),
                 None if is_done => {
-                    let what = What::Done { worker: worker.clone(), address: address.clone(), attempt, seconds: 0.0, failed: Vec::new() };
+                    let (worker, address, failed) = (worker.clone(), address.clone(), Vec::new());
+                    let what = What::Done { worker, address, attempt, seconds: 0.0, size, failed };
                     self.after_the_end(key, what);
                 }
                 None => {
                     self.tell_running(key, worker, attempt);
-                    self.conclude(Step::End(key, Ok(Place::At { address: address.clone() })));
+                    self.conclude(Step::End(key, Ok(Place::At { address: address.clone(), size, copy: None })));
                 }
             }
         }

@@ -63,7 +63,7 @@ pub(super) fn hear(book: &mut Book, unit: u64, what: What) {
 }
 
 pub(super) fn done(attempt: u32) -> What {
-    What::Done { worker: "w".into(), address: "tcp://w:1".into(), attempt, seconds: 0.001, failed: Vec::new() }
+    What::Done { worker: "w".into(), address: "tcp://w:1".into(), attempt, seconds: 0.001, size: 8, failed: Vec::new() }
 }
 
 fn failed(message: &str) -> What {
@@ -201,7 +201,7 @@ fn calls_of_a_batch_fail_and_are_tried_again_each_for_itself() {
     book.take_effects();
     let failure = crate::session::wire::Trouble::Failed(Failure { message: "no".into(), ..Failure::default() });
     let What::Done { worker, address, attempt, seconds, .. } = done(0) else { return };
-    hear(&mut book, batch.unit, What::Done { worker, address, attempt, seconds, failed: vec![(1, failure)] });
+    hear(&mut book, batch.unit, What::Done { worker, address, attempt, seconds, size: 16, failed: vec![(1, failure)] });
     let (first, second) = (members[0].0, members[1].0);
     let heard = states(&mut book);
     assert!(heard.starts_with(&said(&[(first, "running"), (first, "done"), (second, "running"), (second, "pending")])), "{heard:?}");
@@ -229,7 +229,7 @@ fn a_call_whose_host_died_goes_on_alone_and_harms_no_other() {
     let (unit, members) = batch_of(&mut book, &allowed);
     let crash = crate::session::wire::Trouble::Crashed("signal 6 (SIGABRT)".into());
     let What::Done { worker, address, attempt, seconds, .. } = done(0) else { return };
-    hear(&mut book, unit, What::Done { worker, address, attempt, seconds, failed: vec![(1, crash)] });
+    hear(&mut book, unit, What::Done { worker, address, attempt, seconds, size: 16, failed: vec![(1, crash)] });
     let (first, second) = (members[0].0, members[1].0);
     assert!(matches!(book.find(members[0]), Whereabouts::At { unit: (at, 0), .. } if at == unit));
     let told: Vec<_> = book.take_effects().events.into_iter().filter(|event| event.key.0 != first).collect();
@@ -363,4 +363,30 @@ fn who_waits_for_a_lost_result_is_told_when_it_is_released() {
     book.release(&[Key(1)]);
     assert_eq!(book.take_effects().settled, [Key(1)]);
     assert!(matches!(book.find(Key(1)), Whereabouts::Ended(_)));
+}
+
+#[test]
+fn small_results_come_along_with_one_that_is_awaited_alone() {
+    let mut book = book(Some(1));
+    submit(&mut book, (0..20).map(|key| spec(key, &[], &Arc::default())).collect());
+    sent(&mut book);
+    for key in 0..20 {
+        let size = if key == 7 { 1 << 20 } else { 8 };
+        let address = if key == 8 { "tcp://v:1" } else { "tcp://w:1" }.into();
+        hear(&mut book, key, What::Done { worker: "w".into(), address, attempt: 0, seconds: 0.001, size, failed: Vec::new() });
+    }
+    let along = |book: &mut Book, key| book.along(Key(key), "tcp://w:1").iter().map(|(key, ..)| key.0).collect::<Vec<_>>();
+    assert_eq!([along(&mut book, 0), along(&mut book, 1), along(&mut book, 2)], [vec![], vec![2], vec![3, 4, 5]], "more with each trip");
+    (3..6).for_each(|key| book.keep(Key(key), "tcp://w:1", vec![0; 8].into()));
+    book.keep(Key(8), "tcp://w:1", vec![0; 8].into());
+    let here = |book: &mut Book, key| matches!(book.find(Key(key)), Whereabouts::At { copy: Some(_), .. });
+    assert!(here(&mut book, 3) && here(&mut book, 5) && !here(&mut book, 8), "the eighth has moved meanwhile");
+    // Not what is here, large, elsewhere or released.
+    book.release(&[Key(9)]);
+    assert_eq!(along(&mut book, 2), [6, 10, 11, 12, 13, 14, 15]);
+    hear(&mut book, 3, What::Lost);
+    hear(&mut book, 3, done(1));
+    assert!(!here(&mut book, 3), "it was computed again");
+    book.release(&[Key(3), Key(4), Key(5)]);
+    assert_eq!(book.ahead.room(), 64 << 20, "what is released takes no room");
 }
