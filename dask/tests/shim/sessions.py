@@ -1,5 +1,9 @@
 # A session of the shim without a scheduler: what connections that cross each other do to it. Run with the directory of the shim's source.
-import asyncio, os, sys, types
+import asyncio, os, re, sys, types
+
+with open(sys.argv[1] + ".rs") as file:
+    # As the library joins them.
+    PARTS = [os.path.join(sys.argv[1], name) for name in re.findall(r'"shim/(\w+\.py)"', file.read()) if name != "boot.py"]
 
 
 def version(name):
@@ -7,9 +11,9 @@ def version(name):
     shim.HASH, shim.VERSION, shim.SOURCE, shim.BOOT = name, "0", "", ""
     sys.modules[shim.__name__] = shim
     shim.__file__ = "shim.py"
-    for part in ("errors", "plain", "host", "hosts", "command", "template", "task", "worker", "fetch", "graph", "session", "places", "watch", "scheduler", "plugin"):
-        with open(os.path.join(sys.argv[1], part + ".py")) as file:
-            exec(compile(file.read(), part, "exec"), shim.__dict__)
+    for path in PARTS:
+        with open(path) as file:
+            exec(compile(file.read(), path, "exec"), shim.__dict__)
     return shim
 
 
