@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     env,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -198,9 +198,12 @@ async fn note(cx: &Context, kept: &Kept) {
     }
 }
 
-/// Why the scheduler is lost: its engine sees no more than the end of a connection. Dropped when the cluster is closed.
-async fn tell_end(cx: Context, scheduler: Arc<Process>) {
+/// Why the scheduler is lost: its engine sees no more than the end of a connection. An end that a close has asked for is no news.
+async fn tell_end(cx: Context, inner: Weak<Inner>, scheduler: Arc<Process>) {
     let end = scheduler.ended().await;
+    if inner.upgrade().is_none_or(|inner| inner.state().closed) {
+        return;
+    }
     let complaint = spawn_blocking(move || scheduler.complaints().pop()).await.ok().flatten();
     let complaint = complaint.map(|line| format!(": {line}")).unwrap_or_default();
     tracing::error!(cluster = cx.name(), end = &*end, "Dask's scheduler ended{complaint}");
@@ -254,7 +257,7 @@ impl ClusterManager for DaskCluster {
         let listening = scheduler::listening(&kept.process, &directory).await?;
         let dashboard = listening.dashboard(&inner.plan, &installation);
         let address = listening.address;
-        cx.spawn(tell_end(cx.clone(), kept.process.clone()));
+        cx.spawn(tell_end(cx.clone(), Arc::downgrade(inner), kept.process.clone()));
         let security = material.as_ref().map(|material| Arc::new(material.client.clone()));
         inner.state().ready = Some(Ready { installation, directory, address: address.clone(), material });
         if let Some(limit) = inner.plan.memory_limit {
