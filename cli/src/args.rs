@@ -118,7 +118,7 @@ pub(crate) enum ClusterCommand {
         #[command(flatten)]
         at: At,
         /// How many workers there should be
-        #[arg(long, short = 'n')]
+        #[arg(long, short = 'n', allow_negative_numbers = true)]
         workers: u32,
     },
 }

@@ -2,7 +2,7 @@
 //!
 //! Identical on every supported version, unless a method says otherwise.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use remuda_core::error::{Error, ErrorKind, Result};
 
@@ -94,6 +94,21 @@ pub enum TaskState {
     Erred,
     /// One that this build does not know.
     Other(String),
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Released => "released",
+            Self::Waiting => "waiting",
+            Self::NoWorker => "no-worker",
+            Self::Queued => "queued",
+            Self::Processing => "processing",
+            Self::Memory => "memory",
+            Self::Erred => "erred",
+            Self::Other(other) => other,
+        })
+    }
 }
 
 impl From<&str> for TaskState {
@@ -209,6 +224,17 @@ impl Rpc {
     pub async fn task_states(&mut self, keys: &[String]) -> Result<BTreeMap<String, Option<TaskState>>> {
         let op = "get_task_status";
         entries(op, &self.call(op, [("keys", list(keys))]).await?, |state| Some(text(state).map(TaskState::from)))
+    }
+
+    /// How many tasks are in each state, for each prefix of keys. Dask does not count those that wait for a worker here: queued ones, and
+    /// those that no worker may run. For a scheduler.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn prefix_states(&mut self) -> Result<BTreeMap<String, Vec<(TaskState, u64)>>> {
+        let count = |(state, count): &(Value, Value)| Some((text(state)?.into(), count.as_u64()?));
+        let op = "get_task_prefix_states";
+        entries(op, &self.call(op, []).await?, |states| states.as_map()?.iter().map(count).collect())
     }
 
     /// The size of results in bytes; of all that are there without `keys`. Keys without a result are left out. For a scheduler.

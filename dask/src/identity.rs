@@ -39,6 +39,10 @@ pub struct WorkerIdentity {
     pub memory_limit: u64,
     /// Resources and how much of each.
     pub resources: BTreeMap<String, f64>,
+    /// Memory that its process takes, in bytes, as it said last.
+    pub memory: u64,
+    /// How many tasks it was running, as it said last.
+    pub executing: u64,
     /// `running`, `paused`, `closing_gracefully`; empty where the scheduler does not say.
     pub status: String,
 }
@@ -80,6 +84,8 @@ impl WorkerIdentity {
             nthreads: number("nthreads"),
             memory_limit: number("memory_limit"),
             resources: entries(worker, "resources", Value::as_f64),
+            memory: metric(worker, &["memory"]).unwrap_or_default(),
+            executing: metric(worker, &["task_counts", "executing"]).unwrap_or_default(),
             status: word("status"),
         }
     }
@@ -91,6 +97,10 @@ impl Versions {
         let version = |name: &'static str| packages.get(name).cloned().flatten().ok_or_else(|| lacking("versions", name));
         Ok(Self { python: version("python")?, dask: version("dask")?, distributed: version("distributed")?, packages })
     }
+}
+
+fn metric(worker: &Value, path: &[&str]) -> Option<u64> {
+    path.iter().try_fold(get(worker, "metrics")?, |value, name| get(value, name))?.as_u64()
 }
 
 /// A map with string keys; entries that do not fit are left out.

@@ -72,7 +72,8 @@ async fn a_real_worker_takes_bytes_and_gives_them_back() {
     let mut scheduler_rpc = rpc(&address).await;
     let identity = scheduler_rpc.identity().await.unwrap();
     let (worker_address, known) = identity.workers.first_key_value().unwrap();
-    assert_eq!((known.name.as_str(), known.nthreads), ("7", 2));
+    assert_eq!((known.name.as_str(), known.nthreads, known.executing), ("7", 2, 0));
+    assert!(known.memory > 1 << 20, "{known:?}");
     assert_eq!(scheduler_rpc.ncores().await.unwrap()[worker_address], 2);
 
     let its_own = rpc(&worker_address.parse().unwrap()).await.identity().await.unwrap();

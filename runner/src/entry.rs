@@ -162,8 +162,12 @@ fn finish(runtime: Runtime) {
 
 /// Gives up waiting: says what may remain, and ends the process.
 pub fn leave() -> ! {
-    for remaining in cluster::join_all(Duration::ZERO) {
+    let remaining = cluster::join_all(Duration::ZERO);
+    for remaining in &remaining {
         say(format_args!("may still exist: {remaining}"));
+    }
+    if !remaining.is_empty() {
+        say(format_args!("  hint: `remuda gc` removes what is left of it"));
     }
     std::process::exit(130)
 }

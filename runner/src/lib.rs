@@ -89,7 +89,10 @@ pub use wait::AsCompleted;
 
 /// Talking to Dask schedulers: calls, certificates, the shim's text.
 pub mod dask {
-    pub use remuda_dask::{Address, ConnectOptions, Identity, Rpc, Versions, WorkerIdentity, protocol, security::SecurityConfig, shim};
+    pub use remuda_dask::{
+        Address, ConnectOptions, Identity, LogLine, Rpc, Scheme, TaskState, Versions, WorkerIdentity, protocol, security::SecurityConfig,
+        shim,
+    };
 }
 
 /// The cluster classes of this machine.

@@ -4,60 +4,35 @@ use std::{collections::BTreeMap, fmt::Write, process::ExitCode};
 
 use remuda::{
     Error, ErrorKind, Result,
-    dask::{
-        Identity, Rpc, WorkerIdentity,
-        protocol::{
-            Value,
-            value::{elements, get, text},
-        },
-    },
+    dask::{Identity, LogLine, Rpc, WorkerIdentity},
 };
 use serde_json::json;
 
 use crate::{args::At, failure::Failure, output};
 
-/// What `identity` says of a worker beside what [`WorkerIdentity`] holds.
-struct Worker {
-    address: String,
-    identity: WorkerIdentity,
-    memory: u64,
-    /// Tasks that run there.
-    executing: u64,
-}
+/// A worker and its address.
+pub(super) type Worker = (String, WorkerIdentity);
 
-async fn look(rpc: &mut Rpc) -> Result<(Identity, Vec<Worker>)> {
+/// The scheduler and its workers, by name.
+///
+/// # Errors
+/// When it is no scheduler.
+pub(super) async fn look(rpc: &mut Rpc) -> Result<(Identity, Vec<Worker>)> {
     let identity = rpc.identity().await?;
     if identity.kind != "Scheduler" {
         let error = Error::new(ErrorKind::Unsupported, format!("a {} answers there, not a scheduler", identity.kind.to_lowercase()));
         return Err(error.with_context("address", rpc.comm().address()).with_hint("give the scheduler's address"));
     }
-    let whole = rpc.call("identity", []).await?;
-    let metrics = |address: &str, path: &[&str]| {
-        let mut value = get(get(whole.body(), "workers")?, address).and_then(|worker| get(worker, "metrics"))?;
-        for key in path {
-            value = get(value, key)?;
-        }
-        value.as_u64()
-    };
-    let workers = identity.workers.iter().map(|(address, worker)| Worker {
-        address: address.clone(),
-        identity: worker.clone(),
-        memory: metrics(address, &["memory"]).unwrap_or_default(),
-        executing: metrics(address, &["task_counts", "executing"]).or_else(|| metrics(address, &["executing"])).unwrap_or_default(),
-    });
-    let mut workers: Vec<_> = workers.collect();
-    workers.sort_by_key(|worker| (worker.identity.name.parse::<u64>().unwrap_or(u64::MAX), worker.identity.name.clone()));
+    let mut workers: Vec<_> = identity.workers.clone().into_iter().collect();
+    workers.sort_by_cached_key(|(_, worker)| (worker.name.parse::<u64>().unwrap_or(u64::MAX), worker.name.clone()));
     Ok((identity, workers))
 }
 
 /// How many tasks are in each state.
 async fn tasks(rpc: &mut Rpc) -> Result<BTreeMap<String, u64>> {
-    let answer = rpc.call("get_task_prefix_states", []).await?;
     let mut sum = BTreeMap::new();
-    for (_, states) in answer.body().as_map().map(Vec::as_slice).unwrap_or_default() {
-        for (state, count) in states.as_map().map(Vec::as_slice).unwrap_or_default() {
-            *sum.entry(state.as_str().unwrap_or_default().to_owned()).or_default() += count.as_u64().unwrap_or_default();
-        }
+    for (state, count) in rpc.prefix_states().await?.into_values().flatten() {
+        *sum.entry(state.to_string()).or_default() += count;
     }
     Ok(sum)
 }
@@ -75,8 +50,8 @@ pub(super) async fn status(at: &At) -> Result<ExitCode, Failure> {
     let versions = rpc.versions().await?;
     let tasks = tasks(&mut rpc).await?;
     let dashboard = dashboard(at, &identity);
-    let sum = |count: fn(&Worker) -> u64| workers.iter().map(count).sum::<u64>();
-    let (threads, memory, limit) = (sum(|w| w.identity.nthreads), sum(|w| w.memory), sum(|w| w.identity.memory_limit));
+    let sum = |count: fn(&WorkerIdentity) -> u64| workers.iter().map(|(_, worker)| count(worker)).sum::<u64>();
+    let (threads, memory, limit) = (sum(|w| w.nthreads), sum(|w| w.memory), sum(|w| w.memory_limit));
     if at.json {
         return output::json(&json!({
             "address": identity.address, "id": identity.id, "dashboard": dashboard,
@@ -104,26 +79,24 @@ pub(super) async fn workers(at: &At) -> Result<ExitCode, Failure> {
     let mut rpc = super::connect(at).await?;
     let (_, workers) = look(&mut rpc).await?;
     if at.json {
-        let tree = |w: &Worker| {
-            let i = &w.identity;
+        let tree = |(address, w): &Worker| {
             json!({
-                "name": i.name, "address": w.address, "host": i.host, "status": i.status, "threads": i.nthreads, "executing": w.executing,
-                "memory": {"used": w.memory, "limit": i.memory_limit}, "resources": i.resources,
+                "name": w.name, "address": address, "host": w.host, "status": w.status, "threads": w.nthreads, "executing": w.executing,
+                "memory": {"used": w.memory, "limit": w.memory_limit}, "resources": w.resources,
             })
         };
         return output::json(&workers.iter().map(tree).collect());
     }
     let head = ["NAME", "ADDRESS", "STATUS", "THREADS", "RUNNING", "MEMORY", "LIMIT", "RESOURCES"].map(str::to_owned);
-    let rows = workers.iter().map(|w| {
-        let i = &w.identity;
-        let resources: Vec<_> = i.resources.iter().map(|(name, amount)| format!("{name}={amount}")).collect();
-        let limit = if i.memory_limit == 0 { "none".into() } else { bytes(i.memory_limit) };
-        let status = if i.status.is_empty() { "-".into() } else { i.status.clone() };
+    let rows = workers.iter().map(|(address, w)| {
+        let resources: Vec<_> = w.resources.iter().map(|(name, amount)| format!("{name}={amount}")).collect();
+        let limit = if w.memory_limit == 0 { "none".into() } else { bytes(w.memory_limit) };
+        let status = if w.status.is_empty() { "-".into() } else { w.status.clone() };
         [
-            i.name.clone(),
-            w.address.clone(),
+            w.name.clone(),
+            address.clone(),
             status,
-            i.nthreads.to_string(),
+            w.nthreads.to_string(),
             w.executing.to_string(),
             bytes(w.memory),
             limit,
@@ -156,46 +129,38 @@ fn bytes(count: u64) -> String {
     format!("{value:.1} TiB")
 }
 
-/// The newest last, as people read.
-fn lines(log: &Value) -> Vec<(String, String)> {
-    let line = |entry: &Value| match elements(entry)? {
-        [level, line] => Some((text(level)?.to_owned(), text(line)?.to_owned())),
-        _ => None,
-    };
-    elements(log).unwrap_or_default().iter().rev().filter_map(line).collect()
-}
-
 pub(super) async fn logs(at: &At, count: u32, wanted: &[String]) -> Result<ExitCode, Failure> {
     let mut rpc = super::connect(at).await?;
     let (_, workers) = look(&mut rpc).await?;
-    let is_wanted = |worker: &Worker, name: &String| worker.identity.name == *name || worker.address == *name;
+    let is_wanted = |(address, worker): &Worker, name: &String| worker.name == *name || address == name;
     if let Some(unknown) = wanted.iter().find(|name| !workers.iter().any(|worker| is_wanted(worker, name))) {
         let error = Error::new(ErrorKind::ConfigInvalid, format!("there is no worker `{unknown}`"));
         return Err(error.with_hint("`remuda cluster workers` shows their names").into());
     }
-    let chosen: Vec<_> = workers.iter().filter(|worker| wanted.is_empty() || wanted.iter().any(|name| is_wanted(worker, name))).collect();
     let mut logs = Vec::new();
     if wanted.is_empty() {
-        logs.push(("scheduler".to_owned(), lines(rpc.call("logs", [("n", count.into())]).await?.body())));
+        logs.push(("scheduler".to_owned(), rpc.logs(Some(count.into())).await?));
     }
+    let is_chosen = |worker: &&Worker| wanted.is_empty() || wanted.iter().any(|name| is_wanted(worker, name));
+    let chosen: Vec<_> = workers.iter().filter(is_chosen).collect();
     if !chosen.is_empty() {
-        let addresses = Value::Array(chosen.iter().map(|worker| worker.address.as_str().into()).collect());
-        let answer = rpc.call("worker_logs", [("n", count.into()), ("workers", addresses)]).await?;
-        let of = |worker: &&Worker| {
-            (format!("worker {}", worker.identity.name), get(answer.body(), &worker.address).map(lines).unwrap_or_default())
-        };
-        logs.extend(chosen.iter().map(of));
+        let addresses: Vec<_> = chosen.iter().map(|(address, _)| address.clone()).collect();
+        let mut answers = rpc.worker_logs(Some(&addresses), Some(count.into()), false).await?;
+        logs.extend(
+            chosen.iter().map(|(address, worker)| (format!("worker {}", worker.name), answers.remove(address).unwrap_or_default())),
+        );
     }
+    // The newest last, as people read.
+    logs.iter_mut().for_each(|(_, lines)| lines.reverse());
     if at.json {
-        let entries =
-            |lines: &[(String, String)]| lines.iter().map(|(level, line)| json!({"level": level, "line": line})).collect::<Vec<_>>();
+        let entries = |lines: &[LogLine]| lines.iter().map(|line| json!({"level": line.level, "line": line.text})).collect::<Vec<_>>();
         return output::json(&logs.iter().map(|(name, lines)| json!({"of": name, "lines": entries(lines)})).collect());
     }
     let mut text = String::new();
     for (name, lines) in &logs {
-        for (_, line) in lines {
+        for line in lines {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{name} | {}", line.trim_end());
+            let _ = writeln!(text, "{name} | {}", line.text.trim_end());
         }
     }
     output::write(text.as_bytes())

@@ -12,10 +12,11 @@ use std::{
 };
 
 use remuda::{
-    Cluster, Error, ErrorKind, Interrupts, TaskRunner,
+    Cluster, ClusterClass, Error, ErrorKind, Interrupts, Registry, TaskRunner,
     config::Mode,
     dask::Address,
-    ledger::state_dir,
+    ledger::{Item, state_dir},
+    local::LocalCluster,
     manager::{ClusterEvent, Endpoint},
     security::Security,
 };
@@ -47,7 +48,15 @@ pub(super) fn start(args: &StartArgs, screen: &Screen) -> Result<ExitCode, Failu
         let text = format!("there is nothing to start: the configuration names the cluster at {address}");
         return Err(Error::new(ErrorKind::ConfigInvalid, text).with_hint("name a class with --cluster-class").into());
     }
+    if let Some(path) = &args.scheduler_file {
+        try_place(path).map_err(|error| misplaced(path, &error))?;
+    }
     let runner = TaskRunner::from_config(&config)?;
+    if let Mode::Temporary { class, .. } = &config.mode
+        && Registry::with_builtins().describe(class).is_ok_and(|class| class.path == LocalCluster::PATH)
+    {
+        return Err(no_address(class).into());
+    }
     remuda::join_at_exit();
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|e| Failure { code: 3, text: format!("error: no threads for the program: {e}") })?;
@@ -60,6 +69,27 @@ pub(super) fn start(args: &StartArgs, screen: &Screen) -> Result<ExitCode, Failu
         Ok(_) if !remaining.is_empty() => Err(left()),
         result => result,
     }
+}
+
+fn no_address(class: &str) -> Error {
+    let text = format!("`{class}` has no address: its scheduler lives inside this program, where nobody else can use it");
+    let hint = "choose a class with a Dask scheduler, as in --cluster-class local::DaskCluster";
+    Error::new(ErrorKind::Unsupported, text).with_hint(hint)
+}
+
+/// Whether a file can be written there. Leaves nothing.
+fn try_place(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let new = beside(path)?;
+    OpenOptions::new().write(true).create(true).truncate(true).open(&new)?;
+    fs::remove_file(new)
+}
+
+fn misplaced(path: &Path, error: &io::Error) -> Error {
+    let error = Error::new(ErrorKind::ConfigInvalid, format!("--scheduler-file: no file can be written there: {error}"));
+    error.with_context("path", path.display()).with_hint("name a file in a directory that exists and can be written")
 }
 
 fn left() -> Failure {
@@ -84,6 +114,9 @@ async fn hold(runner: &TaskRunner, args: &StartArgs, screen: &Screen, stop: impl
     }
     let held = async {
         let published = publish(&cluster, args).await?;
+        if let Some(keys) = &published.keys {
+            say(&format!("clients need the certificates in {}: ca.pem, cert.pem and key.pem", keys.display()));
+        }
         say(&format!("{} `{}` is there after {:.1} s; Ctrl-C closes it", cluster.class(), cluster.name(), begin.elapsed().as_secs_f64()));
         let (address, security) = (&published.address, &published.security);
         let obeying = async {
@@ -117,38 +150,45 @@ async fn hold(runner: &TaskRunner, args: &StartArgs, screen: &Screen, stop: impl
     }
 }
 
-/// What others know of a held cluster. Files are removed with it.
+/// What others know of a held cluster. Files are removed with it; those of a killed program by `remuda gc`.
 struct Published {
     address: Address,
     security: Option<Arc<Security>>,
-    files: Vec<PathBuf>,
+    keys: Option<PathBuf>,
+    scheduler_file: Option<(PathBuf, Vec<u8>)>,
 }
 
 impl Drop for Published {
     fn drop(&mut self) {
-        for path in &self.files {
-            // A file that somebody else has removed is no trouble.
-            let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        // What somebody else has removed is no trouble, and what somebody else has put there stays.
+        if let Some(keys) = &self.keys {
+            let _ = fs::remove_dir_all(keys);
+        }
+        if let Some((path, content)) = &self.scheduler_file
+            && fs::read(path).is_ok_and(|now| now == *content)
+        {
+            let _ = fs::remove_file(path);
         }
     }
 }
 
 /// Says where the cluster is: on standard output, and in the scheduler file.
 async fn publish(cluster: &Cluster, args: &StartArgs) -> Result<Published, Failure> {
-    let Endpoint::Dask { address, security, dashboard } = cluster.endpoint()? else {
-        let text = format!("`{}` has no address: its scheduler lives inside this program, where nobody else can use it", cluster.class());
-        let error = Error::new(ErrorKind::Unsupported, text);
-        return Err(error.with_hint("choose a class with a Dask scheduler, as in --cluster-class local::DaskCluster").into());
+    let Endpoint::Dask { address, security, dashboard } = cluster.endpoint()? else { return Err(no_address(cluster.class()).into()) };
+    let mut published = Published { address: address.parse()?, security: security.clone(), keys: None, scheduler_file: None };
+    let files = match security.as_deref() {
+        Some(security) => Some(keys(cluster, security, &mut published.keys).await?),
+        None => None,
     };
-    let mut published = Published { address: address.parse()?, security: security.clone(), files: vec![] };
-    let files = security.as_deref().map(|security| keys(cluster.name(), security, &mut published.files)).transpose()?;
     if let Some(path) = &args.scheduler_file {
         let identity = super::dial(&published.address, security).await?.identity().await?;
         let content = json!({
             "type": identity.kind, "id": identity.id, "address": address, "services": identity.services, "workers": {},
         });
-        write(path, format!("{content:#}\n").as_bytes(), 0o644).map_err(|error| unwritable("the scheduler file", path, &error))?;
-        published.files.push(path.clone());
+        let content = format!("{content:#}\n").into_bytes();
+        cluster.ledger()?.will_create(Item::file(path, &identity.id)?).await?;
+        write(path, &content, 0o644).map_err(|error| misplaced(path, &error))?;
+        published.scheduler_file = Some((path.clone(), content));
     }
     let dashboard = dashboard.or_else(|| cluster.dashboard().map(|dashboard| dashboard.to_string()));
     match args.json {
@@ -162,28 +202,26 @@ async fn publish(cluster: &Cluster, args: &StartArgs) -> Result<Published, Failu
     Ok(published)
 }
 
-/// Puts what a client needs into files, for the user alone.
-fn keys(name: &str, security: &Security, made: &mut Vec<PathBuf>) -> Result<Value, Failure> {
-    let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
-    let directory = state_dir()?.join("security").join(format!("{plain}-{}", std::process::id()));
-    let write = || -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-        for (file, text) in [("ca.pem", &security.ca), ("cert.pem", &security.cert), ("key.pem", &security.key)] {
-            write(&directory.join(file), text.as_bytes(), 0o600)?;
-        }
-        Ok(())
+/// Puts what a client needs into files, for the user alone. By the names of the keywords of Python's `Security`.
+async fn keys(cluster: &Cluster, security: &Security, made: &mut Option<PathBuf>) -> Result<Value, Failure> {
+    let parent = state_dir()?.join("security");
+    let unwritable = |path: &Path, error: io::Error| {
+        let error = Error::new(ErrorKind::Unavailable, format!("the certificates cannot be written: {error}"));
+        error.with_context("path", path.display()).with_hint("set REMUDA_STATE_DIR to a directory that can be written")
     };
-    made.push(directory.clone());
-    write().map_err(|error| unwritable("the certificates", &directory, &error))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(&parent).map_err(|error| unwritable(&parent, error))?;
+    let (_, directory) = cluster.ledger()?.create_directory(parent).await?;
+    *made = Some(directory.clone());
+    for (file, text) in [("ca.pem", &security.ca), ("cert.pem", &security.cert), ("key.pem", &security.key)] {
+        write(&directory.join(file), text.as_bytes(), 0o600).map_err(|error| unwritable(&directory, error))?;
+    }
     let path = |file: &str| directory.join(file).display().to_string();
-    Ok(json!({"tls_ca_file": path("ca.pem"), "tls_cert": path("cert.pem"), "tls_key": path("key.pem")}))
+    Ok(json!({"tls_ca_file": path("ca.pem"), "tls_client_cert": path("cert.pem"), "tls_client_key": path("key.pem")}))
 }
 
 /// Whole or not at all: who waits for the file reads it as soon as it is there.
 fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let new = path.with_file_name(name);
+    let new = beside(path)?;
     let written = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new).and_then(|mut file| {
         file.write_all(bytes)?;
         fs::rename(&new, path)
@@ -194,8 +232,11 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     written
 }
 
-fn unwritable(what: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure { code: 3, text: format!("error: {what} cannot be written: {error} · path={}", path.display()) }
+/// A name that nobody else uses.
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    let mut name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    Ok(path.with_file_name(name))
 }
 
 /// Returns a future that is ready at the first Ctrl-C, SIGTERM or SIGHUP. The second one leaves the program.

@@ -7,8 +7,8 @@ mod scale;
 use std::{future::Future, process::ExitCode, sync::Arc};
 
 use remuda::{
-    Result,
-    dask::{Address, ConnectOptions, Rpc},
+    Error, ErrorKind, Result,
+    dask::{Address, ConnectOptions, Rpc, Scheme},
     security::Security,
 };
 use tokio::runtime::Builder;
@@ -43,8 +43,19 @@ fn wait(work: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCod
 
 async fn connect(at: &At) -> Result<Rpc> {
     let address: Address = at.address.parse()?;
-    let security = at.security().map(|security| security.resolve()).transpose()?;
+    let security = at.security().map(|security| security.resolve().map_err(by_flag)).transpose()?;
+    if address.scheme() == Scheme::Tls && security.is_none() {
+        let error = Error::new(ErrorKind::ConfigInvalid, "a `tls://` address needs certificates").with_context("address", address);
+        return Err(error.with_hint("give --tls-ca-file, --tls-cert and --tls-key; `remuda cluster start --json` tells where they are"));
+    }
     dial(&address, security.map(Arc::new)).await
+}
+
+/// Names what is wrong as the command line does.
+fn by_flag(error: Error) -> Error {
+    let mut mistakes = error.mistakes().to_vec();
+    mistakes.iter_mut().for_each(|mistake| mistake.path = format!("--{}", mistake.path.replace('_', "-")));
+    if mistakes.is_empty() { error } else { Error::invalid(mistakes) }
 }
 
 async fn dial(address: &Address, security: Option<Arc<Security>>) -> Result<Rpc> {

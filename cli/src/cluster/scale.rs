@@ -34,6 +34,7 @@ const ANSWER: Duration = Duration::from_secs(15);
 
 pub(super) async fn scale(at: &At, workers: u32, screen: &Screen) -> Result<ExitCode, Failure> {
     let mut rpc = super::connect(at).await?;
+    super::ask::look(&mut rpc).await?;
     let holder = read(&mut rpc, "holder").await?;
     let Some(name) = get(&holder, "name").and_then(text).map(str::to_owned) else {
         let error = Error::new(ErrorKind::Unsupported, "no `remuda cluster start` holds this cluster, so there is nobody to scale it");

@@ -1,6 +1,4 @@
 //! `remuda cluster` and `remuda shim`.
-//!
-//! What needs a Dask scheduler is skipped by name where there is no `dask`; with `dask` in `REMUDA_REQUIRE` that is a failure.
 
 use std::{
     io::{BufRead, BufReader},
@@ -8,23 +6,10 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::harness::Place;
-
-fn dask() -> Command {
-    let mut command = Command::new(std::env::var_os("REMUDA_DASK").unwrap_or_else(|| "dask".into()));
-    command.stdin(Stdio::null()).env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONUNBUFFERED", "1");
-    command
-}
-
-fn can_run(test: &str) -> bool {
-    let there = dask().args(["scheduler", "--version"]).output().is_ok_and(|output| output.status.success());
-    let required = std::env::var("REMUDA_REQUIRE").unwrap_or_default();
-    assert!(there || required.split(',').all(|word| word.trim() != "dask"), "REMUDA_REQUIRE names dask, and `dask` cannot be run");
-    if !there {
-        println!("skipped {test}: `dask` cannot be run");
-    }
-    there
-}
+use crate::{
+    dask::{can_run, dask},
+    harness::Place,
+};
 
 /// A process of Dask's, killed when the test is over.
 struct Running(Child, String);
@@ -50,9 +35,12 @@ impl Drop for Running {
 #[test]
 fn a_class_without_an_address_is_refused() {
     let place = Place::new(&[]);
-    let ended = place.remuda(&["cluster", "start", "--kwarg", "processes=false", "--cluster-class", "local::LocalCluster"]);
-    ended.code(2).says(&["`local::LocalCluster` has no address", "local::DaskCluster"]);
-    assert_eq!(ended.out, "");
+    for args in [&["--cluster-class", "local::LocalCluster", "--kwarg", "n_workers=1"][..], &[]] {
+        let ended = place.remuda(&[&["cluster", "start"][..], args].concat());
+        ended.code(2).says(&["`local::LocalCluster` has no address", "local::DaskCluster"]);
+        assert_eq!(ended.out, "");
+        assert!(!ended.err.contains("joined"), "nothing was started: {}", ended.err);
+    }
 }
 
 #[test]
@@ -74,6 +62,36 @@ fn addresses_that_are_none_and_schedulers_that_are_not_there() {
         ended.code(3).says(&[&address]);
         assert_eq!(ended.out, "");
     }
+}
+
+#[test]
+fn what_is_wrong_is_said_before_anything_is_created() {
+    let place = Place::new(&[("full/file", "")]);
+    let state = place.path().join("state");
+    let place = place.env("REMUDA_STATE_DIR", state.to_str().unwrap());
+    let cases: [(&[&str], &[&str]); 8] = [
+        (&["--scheduler-file", "no/such/s.json"], &["--scheduler-file", "no/such/s.json", "directory that exists"]),
+        (&["--scheduler-file", "full"], &["--scheduler-file", "path=full"]),
+        (&["--scheduler-file", "full/file/s.json"], &["--scheduler-file", "full/file/s.json"]),
+        (&["--kwarg", "n_workers=-1"], &["n_workers", "at least 0", "-1"]),
+        (&["--kwarg", "n_wrokers=1", "--kwarg", "tls=perhaps"], &["2 mistakes", "did you mean `n_workers`?", "perhaps"]),
+        (&["--kwarg", "n_workers"], &["key=value"]),
+        (&["-f", "missing.yaml"], &["missing.yaml: no such file"]),
+        (&["--cluster-class", "local::DaskCluste"], &["did you mean `local::DaskCluster`?"]),
+    ];
+    for (args, words) in cases {
+        let class = if args.contains(&"--cluster-class") { &[][..] } else { &["--cluster-class", "local::DaskCluster"] };
+        let ended = place.remuda(&[&["cluster", "start"][..], class, args].concat());
+        ended.code(2).says(words);
+        assert_eq!(ended.out, "");
+        assert!(!state.exists(), "{args:?}");
+    }
+    let here: Vec<_> = std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(here, ["full"]);
+    let tls = "tls://127.0.0.1:1";
+    place.remuda(&["cluster", "status", tls]).code(2).says(&["certificates", "--tls-ca-file", "--tls-key"]);
+    place.remuda(&["cluster", "status", tls, "--tls-ca-file", "none.pem"]).code(2).says(&["`--tls-ca-file`", "`--tls-cert`: is required"]);
+    place.remuda(&["cluster", "scale", "tcp://127.0.0.1:1", "-n", "-1"]).code(2).says(&["invalid value '-1'", "--workers"]);
 }
 
 #[test]
@@ -120,4 +138,9 @@ fn a_foreign_scheduler_tells_of_itself_and_is_not_scaled() {
     assert!(one.code(0).out.lines().count() == 1 && one.out.starts_with("worker 7 | "), "{}", one.out);
     place.remuda(&["cluster", "logs", address, "--worker", "8"]).code(2).says(&["no worker `8`"]);
     place.remuda(&["cluster", "scale", address, "-n", "3"]).code(2).says(&["nobody to scale it"]);
+    let worker = tree[0]["address"].as_str().unwrap();
+    for command in [&["status"][..], &["workers"], &["logs"], &["scale", "-n", "2"]] {
+        let args: Vec<_> = ["cluster"].iter().chain(command).copied().chain([worker]).collect();
+        place.remuda(&args).code(2).says(&["a worker answers there, not a scheduler"]);
+    }
 }

@@ -5,6 +5,7 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -34,7 +35,9 @@ impl Place {
     pub(crate) fn new(files: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {
-            fs::write(dir.path().join(name), text).unwrap();
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
         }
         let path = std::env::var("PATH").unwrap();
         Self { dir, env: vec![("PATH".into(), path)] }
@@ -44,6 +47,10 @@ impl Place {
         self.env.retain(|(known, _)| known != name);
         self.env.push((name.into(), value.into()));
         self
+    }
+
+    pub(crate) fn variable(&self, name: &str) -> &str {
+        self.env.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -77,19 +84,41 @@ impl Place {
 pub(crate) struct Running(Option<Child>);
 
 impl Running {
+    /// Its first line on standard output, as soon as it is there.
+    #[track_caller]
+    pub(crate) fn line(&mut self) -> String {
+        let child = self.0.as_mut().unwrap();
+        let mut out = child.stdout.take().unwrap();
+        let (send, receive) = mpsc::channel();
+        std::thread::spawn(move || {
+            let (mut line, mut byte) = (Vec::new(), [0]);
+            while out.read(&mut byte).is_ok_and(|n| n == 1) && byte != *b"\n" {
+                line.push(byte[0]);
+            }
+            let _ = send.send((line, out));
+        });
+        let (line, out) = receive.recv_timeout(LIMIT).expect("a line on standard output");
+        child.stdout = Some(out);
+        assert!(!line.is_empty(), "it ended: {}", self.0.take().map(finish).unwrap().err);
+        String::from_utf8(line).unwrap()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(self.0.as_ref().unwrap());
         kill_process(pid, signal).unwrap();
     }
 
     pub(crate) fn end(mut self) -> Ended {
-        let mut child = self.0.take().unwrap();
-        let (out, err) = (reader(child.stdout.take()), reader(child.stderr.take()));
-        let status = wait(&mut child);
-        let (raw, err) = (out.join().unwrap(), err.join().unwrap());
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ended { code: status.code(), out: text(&raw), raw, err: text(&err) }
+        finish(self.0.take().unwrap())
     }
+}
+
+fn finish(mut child: Child) -> Ended {
+    let (out, err) = (reader(child.stdout.take()), reader(child.stderr.take()));
+    let status = wait(&mut child);
+    let (raw, err) = (out.join().unwrap(), err.join().unwrap());
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ended { code: status.code(), out: text(&raw), raw, err: text(&err) }
 }
 
 impl Drop for Running {

@@ -3,7 +3,9 @@
 
 mod bad_input;
 mod clusters;
+mod dask;
 mod harness;
+mod held;
 mod interrupted;
 mod leftovers;
 mod runs;

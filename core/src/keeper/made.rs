@@ -98,6 +98,7 @@ impl Making {
             Some(name) => cx.with_name(&name),
             None => cx,
         };
+        listed.rename(&path, cx.name());
         if made.put((manager.clone(), cx.clone())) {
             return Ok((manager, cx));
         }

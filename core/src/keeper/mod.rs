@@ -146,7 +146,7 @@ impl Keeper {
         self.status.send_modify(|status| {
             *status = ClusterStatus { wanted: 0, starting: 0, running: 0, draining: 0, slots: 0, workers: vec![], ..status.clone() };
             status.failure = self.fleet.failure().cloned();
-            (status.engine, status.endpoint, status.closed) = (None, None, Some(result));
+            (status.engine, status.endpoint, status.ledger, status.closed) = (None, None, None, Some(result));
         });
     }
 
@@ -245,10 +245,12 @@ impl Keeper {
         };
         if let Ok(Opened { engine, changes, endpoint, dashboard }) = self.opened.try_recv() {
             let info = self.made.manager().map(|manager| manager.info());
-            let name = self.made.context().map(|cx| cx.name().into()).unwrap_or_default();
+            let cx = self.made.context();
+            let name = cx.as_ref().map(|cx| cx.name().into()).unwrap_or_default();
             self.status.send_modify(|status| {
                 (status.engine, status.info, status.name) = (Some(engine.clone()), info, name);
                 (status.endpoint, status.dashboard) = (Some(endpoint), dashboard);
+                status.ledger = cx.map(|cx| cx.ledger().clone());
             });
             (self.engine, self.changes) = (Some(engine), Some(changes));
         }

@@ -24,6 +24,7 @@ struct Roll {
 
 #[derive(Debug)]
 struct Entry {
+    /// For people.
     what: String,
     commands: WeakUnboundedSender<Command>,
     /// The runtime of its keeper was dropped: nobody will close it.
@@ -36,6 +37,10 @@ impl Roll {
     }
 }
 
+fn what(class: &str, name: &str) -> String {
+    format!("cluster {name} ({class})")
+}
+
 /// A cluster's name on the roll, struck out when the last holder drops it.
 #[derive(Debug)]
 pub(crate) struct Listed {
@@ -44,10 +49,15 @@ pub(crate) struct Listed {
 }
 
 impl Listed {
-    pub(crate) fn new(what: String, commands: WeakUnboundedSender<Command>) -> Arc<Self> {
+    pub(crate) fn new(class: &str, name: &str, commands: WeakUnboundedSender<Command>) -> Arc<Self> {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        ROLL.lock().insert(id, Entry { what, commands, lost: false });
+        ROLL.lock().insert(id, Entry { what: what(class, name), commands, lost: false });
         Arc::new(Self { id, ended: AtomicBool::new(false) })
+    }
+
+    /// Its manager has another name for it.
+    pub(crate) fn rename(&self, class: &str, name: &str) {
+        ROLL.lock().get_mut(&self.id).into_iter().for_each(|entry| entry.what = what(class, name));
     }
 
     /// The keeper came to its end; otherwise it was dropped with its runtime.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     engine::Engine,
     error::{Error, Result},
+    ledger::Ledger,
     manager::{CloseReport, ClusterInfo, Endpoint, WorkerId},
 };
 
@@ -39,6 +40,7 @@ pub struct ClusterStatus {
     pub(crate) info: Option<ClusterInfo>,
     pub(crate) engine: Option<Arc<dyn Engine>>,
     pub(crate) endpoint: Option<Endpoint>,
+    pub(crate) ledger: Option<Ledger>,
 }
 
 /// One worker at one moment.

@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::task::spawn_blocking;
 
-use super::{Identity, Record, Recorded, directory, place};
+use super::{Identity, Record, Recorded, directory, file, place};
 use crate::error::{Error, Result};
 
 mod kill;
@@ -86,10 +86,10 @@ pub struct Found {
 /// A file that a driver did not come round to giving its name; nothing was created by then.
 const STALE: Duration = Duration::from_secs(3600);
 
-/// Those for this machine: `process` and `directory`.
+/// Those for this machine: `process`, `directory` and `file`.
 #[must_use]
 pub fn builtin_collectors() -> Vec<Arc<dyn Collector>> {
-    vec![Arc::new(Processes), Arc::new(Directories)]
+    vec![Arc::new(Processes), Arc::new(Directories), Arc::new(Files)]
 }
 
 /// Goes through the ledgers in a state directory and removes what dead drivers left, as far as a collector knows its kind and can prove that
@@ -205,6 +205,21 @@ impl Collector for Directories {
     async fn collect(&self, _record: &Record, entry: &Recorded, dry_run: bool) -> Verdict {
         let (path, marker) = (entry.item.name.clone(), entry.marker.clone());
         answered(blocking(move || directory::collect(&path, &marker, dry_run)).await)
+    }
+}
+
+#[derive(Debug)]
+struct Files;
+
+#[async_trait]
+impl Collector for Files {
+    fn kind(&self) -> &str {
+        "file"
+    }
+
+    async fn collect(&self, _record: &Record, entry: &Recorded, dry_run: bool) -> Verdict {
+        let item = entry.item.clone();
+        answered(blocking(move || file::collect(&item, dry_run)).await)
     }
 }
 

@@ -25,11 +25,12 @@
 //! ```
 //!
 //! What proves that a thing is ours: for a process its id, start time and the machine's boot id, or the [`MARKER`] in its environment where
-//! the driver died before it could write these down; for a directory the marker file in it; for anything else a name that nobody else
+//! the driver died before it could write these down; for a directory the marker file in it; for a file a text that only the cluster's has; for anything else a name that nobody else
 //! uses, which its collector compares.
 
 mod collect;
 mod directory;
+mod file;
 #[cfg(test)]
 mod histories;
 mod place;
@@ -37,7 +38,12 @@ mod process;
 mod record;
 mod write;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
@@ -61,9 +67,9 @@ pub const MARKER: &str = "REMUDA_LEDGER_ENTRY";
 /// Something that is about to be created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
-    /// What it is, for whoever collects it: `process`, `directory`, or a word of the class's own (`ecs-task`).
+    /// What it is, for whoever collects it: `process`, `directory`, `file`, or a word of the class's own (`ecs-task`).
     pub kind: String,
-    /// A name, for people and, where the platform takes names, for finding it. Of a directory: its path.
+    /// A name, for people and, where the platform takes names, for finding it. Of a directory or file: its path.
     pub name: String,
     /// What else its collector has to know: a region, a namespace.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -79,6 +85,15 @@ impl Item {
     /// A process of this machine. Its environment should have the [`MARKER`].
     pub fn process(name: impl Into<String>) -> Self {
         Self::new("process", name)
+    }
+
+    /// A file, small, at a place of the user's choice. `contains`: a text that no other file has, such as a scheduler's id. One without it is
+    /// somebody else's, who has written over ours.
+    ///
+    /// # Errors
+    /// [`ConfigInvalid`](crate::error::ErrorKind::ConfigInvalid) when the path is not UTF-8.
+    pub fn file(path: &Path, contains: &str) -> Result<Self> {
+        file::item(path, contains)
     }
 
     /// One more label.
