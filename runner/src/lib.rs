@@ -98,7 +98,7 @@ pub mod dask {
 /// The cluster classes of this machine.
 #[cfg(feature = "local")]
 pub mod local {
-    pub use remuda_local::{LocalCluster, LocalConfig};
+    pub use remuda_local::{DaskCluster, DaskConfig, LocalCluster, LocalConfig, LogLevel, MemoryLimit};
 }
 
 /// What the macros write refers to this. Not for use by hand.

@@ -26,6 +26,13 @@ fn program() -> OsString {
     std::env::var_os("REMUDA_DASK").unwrap_or_else(|| "dask".into())
 }
 
+/// The interpreter beside the program that `REMUDA_DASK` names; `None` leaves it to who asks to find one.
+#[must_use]
+pub fn python() -> Option<String> {
+    let python = PathBuf::from(std::env::var_os("REMUDA_DASK")?).parent()?.join("python");
+    python.exists().then(|| python.to_string_lossy().into_owned())
+}
+
 /// Whether `word` stands in `REMUDA_REQUIRE`.
 #[must_use]
 pub fn required(word: &str) -> bool {

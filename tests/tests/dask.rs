@@ -1,7 +1,7 @@
 //! The suite against `local::DaskCluster`, with the Dask on the PATH or the one that `REMUDA_DASK` names.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use remuda_core::{
     class::ClusterClass,
@@ -14,15 +14,8 @@ use remuda_tests::{
     census, dask,
 };
 
-/// The interpreter of the `dask` program: beside it, or whatever the class finds by itself.
-fn python() -> Option<String> {
-    let program = PathBuf::from(std::env::var_os("REMUDA_DASK")?);
-    let python = program.parent()?.join("python");
-    python.exists().then(|| python.to_str().unwrap().to_owned())
-}
-
 fn subject() -> Subject {
-    let python = python();
+    let python = dask::python();
     Subject::new("local::DaskCluster", move |want| {
         let config = DaskConfig {
             n_workers: Some(want.workers),
