@@ -4,7 +4,7 @@
 BATCH, BUSY = 0.002, 0.01
 # Seconds that one part of a submission may hold up everybody else's, about; and how many tasks it has.
 STALL, LEAST, MOST = 0.025, 100, 1000
-TURN = 500
+TURN = 250
 NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_.]")
 
 

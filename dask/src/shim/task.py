@@ -63,7 +63,7 @@ class Attempt:
     def run(self, values):
         info, key = self.info, self.key
         # Taken over by the tick.
-        info.running[key] = [self.number, time.monotonic(), False]
+        info.runs(key, self.number)
         try:
             if self.definition["slots"] == 0:
                 distributed.secede()
@@ -117,7 +117,7 @@ class Attempt:
         """The task is tried again here and now, as another attempt."""
         self.info.tell({"key": self.key, "attempt": self.number, "lost": cause})
         self.number += 1
-        self.info.running[self.key] = [self.number, time.monotonic(), False]
+        self.info.runs(self.key, self.number)
 
     def python(self, args, holes):
         add_paths(self.definition["path"])

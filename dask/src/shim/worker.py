@@ -1,6 +1,8 @@
 # ---- Workers: the plugin, and what is told to the scheduler.
 
 TICK = 0.02
+# Ticks without a task, after which a worker is left alone until the next one.
+IDLE = 50
 WORKERS = {}
 
 
@@ -11,7 +13,7 @@ class WorkerInfo:
         self.worker = worker
         self.name, self.address, self.scheduler = str(worker.name), worker.address, worker.scheduler.address
         self.running, self.state = {}, {}
-        self.ticking = False
+        self.ticking, self.idle = False, 0
         self.before = None
         WORKERS[worker.address] = self
 
@@ -40,7 +42,20 @@ class WorkerInfo:
             self.guard()
         except Exception:
             complain("the tick of a worker failed")
+        self.idle = 0 if self.running or self.is_unguarded() else self.idle + 1
+        if self.idle > IDLE:
+            self.ticking = False
+            # A task that came meanwhile has seen that it ticks.
+            if not self.running:
+                return
+            self.ticking = True
         self.worker.loop.call_later(TICK, self.tick)
+
+    def runs(self, key, attempt):
+        """In a thread of the worker."""
+        self.running[key] = [attempt, time.monotonic(), False]
+        if not self.ticking:
+            self.worker.loop.add_callback(self.start)
 
     def tell_started(self):
         if not self.running:
@@ -55,11 +70,14 @@ class WorkerInfo:
 
     # A worker that is to end moves its results first.
 
+    def is_unguarded(self):
+        return self.before is None and os.environ.get("REMUDA_GRACEFUL") == "1"
+
     def guard(self):
-        if os.environ.get("REMUDA_GRACEFUL") == "1" and threading.current_thread() is threading.main_thread():
+        if self.is_unguarded() and threading.current_thread() is threading.main_thread():
             # Dask's own handler may come after ours.
             current = signal.getsignal(signal.SIGTERM)
-            if current != self.terminated and self.before is None:
+            if current != self.terminated:
                 self.before = current
                 signal.signal(signal.SIGTERM, self.terminated)
 

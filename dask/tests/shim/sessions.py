@@ -160,7 +160,32 @@ async def an_owner_of_one_version_is_the_owner_for_all():
     await closed.wait()
 
 
+async def a_worker_without_tasks_is_left_alone():
+    sent, loop, calls = [], asyncio.get_running_loop(), []
+
+    def call_later(seconds, call):
+        calls.append(call)
+
+    dask = types.SimpleNamespace(
+        name="w", address="tcp://w:1", scheduler=types.SimpleNamespace(address="tcp://s:1"),
+        loop=types.SimpleNamespace(call_later=call_later, add_callback=loop.call_soon),
+        batched_stream=types.SimpleNamespace(send=sent.append),
+    )
+    worker = shim.WorkerInfo(dask)
+    worker.start()
+    while calls:
+        calls.pop()()
+    assert not worker.ticking
+    worker.runs("f-1", 0)
+    await until(lambda: calls)
+    worker.running["f-1"][1] -= 1
+    calls.pop()()
+    assert sent and sent[0]["started"] == [["f-1", 0]], sent
+    assert worker.ticking and calls
+
+
 async def main():
+    await a_worker_without_tasks_is_left_alone()
     await an_owner_of_one_version_is_the_owner_for_all()
     await a_message_that_comes_twice_is_taken_in_once()
     await no_event_is_lost_between_two_connections()
