@@ -1,6 +1,8 @@
 //! A cluster that runs already: a scheduler and two workers, started here with the `dask` command as an administrator would.
 //!
-//!     cargo run -p remuda-examples --bin existing_cluster    # needs `pip install distributed`
+//! ```console
+//! cargo run -p remuda-examples --bin existing_cluster    # needs `pip install distributed`
+//! ```
 //!
 //! The run puts its tasks there and takes them away again; it starts, stops and changes nothing else.
 #![allow(clippy::print_stdout)]

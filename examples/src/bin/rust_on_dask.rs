@@ -1,6 +1,8 @@
 //! Rust tasks on real Dask: a scheduler and two workers of this machine, started for this run and ended with it.
 //!
-//!     cargo run -p remuda-examples --bin rust_on_dask        # needs `pip install distributed`
+//! ```console
+//! cargo run -p remuda-examples --bin rust_on_dask        # needs `pip install distributed`
+//! ```
 //!
 //! Beside each thread of a Dask worker stands a task host, which is this program started again. Python tasks may stand in the same flow;
 //! what they give to Rust is converted on the way.
