@@ -34,6 +34,6 @@ mod units;
 mod workers;
 
 pub use config::LocalConfig;
-pub use dask::{DaskCluster, DaskConfig, LogLevel};
+pub use dask::{DaskCluster, DaskConfig, DaskSecurity, LogLevel};
 pub use manager::LocalCluster;
 pub use units::MemoryLimit;

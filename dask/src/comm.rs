@@ -84,7 +84,7 @@ impl Comm {
         // Before anything goes out: what is wrong here need not be told to the peer.
         let tls = match address.scheme() {
             Scheme::Tcp => None,
-            Scheme::Tls => Some(tls::connector(options.security.as_deref())?),
+            Scheme::Tls => Some(tls::connector(options.security.as_ref())?),
         };
         let stream = TcpStream::connect((address.host(), address.port())).await.map_err(unreachable)?;
         let set_up = |error| lost(error, "the connection cannot be set up");

@@ -91,7 +91,7 @@ fn plugin_name() -> String {
 
 /// What a scheduler with our shim says of itself.
 #[non_exhaustive]
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hello {
     /// Its version of `distributed`: `2026.8.0`.
     pub distributed: String,
@@ -105,6 +105,30 @@ pub struct Hello {
     pub workers: u64,
     /// Where its dashboard is, where it has one.
     pub dashboard: Option<String>,
+    /// What its workers run.
+    pub environments: Vec<Environment>,
+}
+
+/// Workers that run the same versions.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Environment {
+    /// Python's: `3.11.7.final.0`; empty where they did not tell.
+    pub python: String,
+    /// That of `distributed`: `2026.8.0`; empty where they did not tell.
+    pub distributed: String,
+    /// The names of the first five.
+    pub workers: Vec<String>,
+    /// How many they are.
+    pub count: u64,
+}
+
+impl Environment {
+    fn read(entry: &Value) -> Option<Self> {
+        let [python, distributed, workers, count] = entry.as_array()?.as_slice() else { return None };
+        let workers = workers.as_array()?.iter().filter_map(text).map(str::to_owned).collect();
+        Some(Self { python: text(python)?.to_owned(), distributed: text(distributed)?.to_owned(), workers, count: count.as_u64()? })
+    }
 }
 
 /// Makes sure that a scheduler and its workers have our shim; of use as often as one likes.
@@ -164,6 +188,7 @@ async fn hello(rpc: &mut Rpc) -> Result<Hello> {
         address: field("address"),
         workers: get(body, "workers").and_then(Value::as_u64).unwrap_or_default(),
         dashboard: get(body, "dashboard").and_then(text).map(str::to_owned),
+        environments: get(body, "environments").and_then(Value::as_array).into_iter().flatten().filter_map(Environment::read).collect(),
     })
 }
 

@@ -1,5 +1,5 @@
 //! `tls://` against small peers, and against real schedulers and workers.
-#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like a test")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a helper of a test may panic like a test")]
 
 mod real;
 
@@ -138,6 +138,33 @@ async fn every_kind_of_certificate_opens_a_connection() {
     let strict = Security { ca: format!("{}{}", one_for_all.ca, material.client.ca), ..one_for_all.clone() };
     let here = Security { ca: one_for_all.ca.clone(), ..material.client.clone() };
     Comm::connect(&echo(&strict).await, &options(&here)).await.unwrap();
+}
+
+#[tokio::test]
+async fn later_connections_take_up_the_session_of_the_first() {
+    let material = temporary();
+    let acceptor = server(&material.scheduler);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address: Address = format!("tls://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let kinds = tokio::spawn(async move {
+        let mut kinds = Vec::new();
+        for _ in 0..4 {
+            let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+            kinds.push(stream.get_ref().1.handshake_kind().unwrap());
+            stream.write_all(&remuda_dask::protocol::Connection::hello().concat()).await.unwrap();
+            stream.flush().await.unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+        kinds
+    });
+    let ours = options(&material.client);
+    for _ in 0..3 {
+        Comm::connect(&address, &ours).await.unwrap();
+    }
+    // The same text, but of somebody else: nothing is shared with them.
+    Comm::connect(&address, &options(&material.client)).await.unwrap();
+    use rustls::HandshakeKind::{Full, Resumed};
+    assert_eq!(timeout(PATIENCE, kinds).await.unwrap().unwrap(), [Full, Resumed, Resumed, Full]);
 }
 
 #[tokio::test]
@@ -312,6 +339,25 @@ async fn ask(comm: &mut Comm, op: &str, request: &Message) -> Result<Message> {
     answer(op, message.expect("an answer"))
 }
 
+/// What Dask's own `Security.temporary()` makes, where it can: it wants the package `cryptography`.
+async fn of_python() -> Option<Security> {
+    let code = "import json, sys
+try:
+    import cryptography
+except ImportError:
+    sys.exit('certificates: none')
+from distributed import Security
+made = Security.temporary()
+sys.exit('certificates: ' + json.dumps([made.tls_ca_file, made.tls_client_cert, made.tls_client_key]))";
+    let said = Running::python(code, &[], "certificates:").await.said;
+    if said == "none" {
+        println!("skipped the certificates of `Security.temporary()`: there is no package `cryptography`");
+        return None;
+    }
+    let [ca, cert, key] = serde_json::from_str(&said).unwrap();
+    Some(Security { ca, cert, key })
+}
+
 #[tokio::test]
 async fn a_real_scheduler_with_certificates_of_others() {
     if !can_run("a_real_scheduler_with_certificates_of_others").await {
@@ -320,6 +366,13 @@ async fn a_real_scheduler_with_certificates_of_others() {
     let directory = TempDir::new().unwrap();
     // As Python's `Security.temporary()` makes them, and as people do who let openssl sign itself.
     for security in [fixture("rsa.pem"), alone(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained))] {
+        let environment = Material::shared(security.clone()).environment(Role::Scheduler);
+        let (scheduler, address) = Running::scheduler_with("tls", &environment, directory.path()).await;
+        assert_eq!(rpc(&address, &security).await.identity().await.unwrap().kind, "Scheduler");
+        scheduler.end().await;
+    }
+
+    if let Some(security) = of_python().await {
         let environment = Material::shared(security.clone()).environment(Role::Scheduler);
         let (scheduler, address) = Running::scheduler_with("tls", &environment, directory.path()).await;
         assert_eq!(rpc(&address, &security).await.identity().await.unwrap().kind, "Scheduler");

@@ -11,7 +11,7 @@ use remuda_core::{
 };
 use remuda_dask::{DaskConnect, DaskOptions};
 
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, TaskHost};
 
 /// `given`, and for what that does not speak Dask's protocol. `owns`: the cluster is made for the run.
 pub(crate) fn with_dask(given: Arc<dyn Connect>, client: &ClientConfig, security: Option<Arc<Security>>, owns: bool) -> Arc<dyn Connect> {
@@ -30,6 +30,7 @@ fn options(client: &ClientConfig, security: Option<Arc<Security>>, owns: bool) -
         direct: client.direct_to_workers.unwrap_or(usual.direct),
         security,
         owner: owns,
+        task_host: client.task_host.as_ref().map(TaskHost::command),
         ..usual
     }
 }

@@ -66,8 +66,12 @@ pub async fn available(test: &str) -> bool {
 /// What a cluster is to be like.
 #[derive(Debug, Clone, Default)]
 pub struct Site {
-    /// Variables of the scheduler and the workers.
+    /// Variables of the scheduler and the workers, and of scripts that are run there.
     pub env: Vec<(String, String)>,
+    /// Further ones of the scheduler alone.
+    pub scheduler_env: Vec<(String, String)>,
+    /// Further ones of the workers alone.
+    pub worker_env: Vec<(String, String)>,
     /// Modules that the workers find: file name and text.
     pub modules: Vec<(String, String)>,
     /// Further arguments of `dask scheduler`.
@@ -245,6 +249,9 @@ async fn process(site: &Site, directory: &Path, args: &[String], sign: &str) -> 
     let mut command = inside(site, program());
     command.args(args).stdout(Stdio::null()).stderr(Stdio::piped());
     prepare(&mut command, site, directory);
+    let is_scheduler = args.first().is_some_and(|what| what == "scheduler");
+    let own = if is_scheduler { &site.scheduler_env } else { &site.worker_env };
+    command.envs(own.iter().map(|(name, value)| (name, value)));
     let mut child = command.spawn()?;
     let mut lines = BufReader::new(child.stderr.take().context("no pipe")?).lines();
     let mut log = Vec::new();

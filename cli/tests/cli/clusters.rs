@@ -1,6 +1,7 @@
 //! `remuda cluster` and `remuda shim`.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
@@ -12,11 +13,16 @@ use crate::{
 };
 
 /// A process of Dask's, killed when the test is over.
-struct Running(Child, String);
+pub(crate) struct Running(Child, pub(crate) String);
 
 impl Running {
     fn start(args: &[&str], directory: &Path, sign: &str) -> Self {
-        let mut child = dask().args(args).current_dir(directory).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::start_with(args, &BTreeMap::new(), directory, sign)
+    }
+
+    pub(crate) fn start_with(args: &[&str], environment: &BTreeMap<String, String>, directory: &Path, sign: &str) -> Self {
+        let mut child =
+            dask().args(args).envs(environment).current_dir(directory).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let said = lines.find_map(|line| Some(line.unwrap().split_once(sign)?.1.trim().to_owned())).expect("it starts");
         // A full pipe would stop it.

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod clusters;
+mod connections;
 mod dask;
 mod harness;
 mod held;

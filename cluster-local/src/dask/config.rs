@@ -6,6 +6,7 @@ use remuda_core::{
     class::ClusterConfig,
     error::{Error, Mistake, Result},
 };
+use remuda_dask::security::{Material, SecurityConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -61,8 +62,9 @@ pub struct DaskConfig {
     pub protocol: Option<String>,
     /// Whether the parties prove who they are, and nobody else can listen: with certificates made for this cluster.
     pub tls: bool,
-    /// Dask's name for `tls`: true.
-    pub security: Option<bool>,
+    /// true: as `tls`. Or certificates of yours, the same for scheduler, workers and driver: {tls_ca_file, tls_cert, tls_key}, each a path
+    /// or PEM text.
+    pub security: Option<DaskSecurity>,
     /// `package.module.Class`, a subclass of Dask's `Worker`. Names of the nanny are taken for the plain worker: a lost worker is
     /// replaced in any case.
     pub worker_class: Option<String>,
@@ -90,6 +92,16 @@ pub struct DaskConfig {
     #[serde(with = "optional")]
     #[schemars(with = "optional::Text")]
     pub lease: Option<Duration>,
+}
+
+/// `security` of a cluster of this machine's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum DaskSecurity {
+    /// Whether there is any: with certificates that are made for the cluster.
+    Made(bool),
+    /// With these certificates.
+    Given(SecurityConfig),
 }
 
 impl Default for DaskConfig {
@@ -137,6 +149,8 @@ pub(crate) struct Plan {
     pub(crate) nthreads: u32,
     pub(crate) memory_limit: Option<u64>,
     pub(crate) tls: bool,
+    /// The user's own; else some are made.
+    pub(crate) material: Option<Material>,
     /// `None` where an interface was given.
     pub(crate) host: Option<String>,
 }
@@ -151,6 +165,14 @@ impl DaskConfig {
         self.check_numbers(&mut wrong);
         self.check_texts(&mut wrong);
         let tls = self.check_connections(&mut wrong);
+        let given = match &self.security {
+            Some(DaskSecurity::Given(given)) => Some(given.resolve()),
+            _ => None,
+        };
+        let given = given.transpose().unwrap_or_else(|error| {
+            wrong.extend(error.under("security").mistakes().iter().cloned());
+            None
+        });
         let (n_workers, nthreads) = machine::split(self.n_workers, self.threads_per_worker, true, machine::cpu_count());
         let memory = machine::memory();
         let limit = self.memory_limit.bytes(n_workers, memory).unwrap_or_else(|text| {
@@ -164,7 +186,15 @@ impl DaskConfig {
             (None, Some(_)) => None,
             (host, _) => Some(host.clone().unwrap_or_else(|| LOOPBACK.to_owned())),
         };
-        Ok(Plan { memory_limit: limit.map(|limit| limit.min(memory)), n_workers, nthreads, tls, host, config: self })
+        Ok(Plan {
+            memory_limit: limit.map(|limit| limit.min(memory)),
+            n_workers,
+            nthreads,
+            tls,
+            material: given.map(Material::shared),
+            host,
+            config: self,
+        })
     }
 
     fn check_numbers(&self, wrong: &mut Vec<Mistake>) {
@@ -231,14 +261,15 @@ impl DaskConfig {
         if let Some(other) = protocol.filter(|name| !matches!(*name, "tcp" | "tls")) {
             wrong.push(Mistake::new("protocol", format!("expected \"tcp\" or \"tls\", found \"{other}\"")));
         }
-        let asked = self.tls || self.security == Some(true);
-        if self.tls && self.security == Some(false) {
+        let refused = self.security == Some(DaskSecurity::Made(false));
+        let asked = self.tls || self.security.is_some() && !refused;
+        if self.tls && refused {
             wrong.push(Mistake::new("security", "false, while `tls` is true: they mean the same; keep one"));
         }
         if asked && protocol == Some("tcp") {
             wrong.push(Mistake::new("protocol", "\"tcp\" has no TLS, which `tls` or `security` asks for; leave it out"));
         }
-        if self.security == Some(false) && protocol == Some("tls") {
+        if refused && protocol == Some("tls") {
             wrong.push(Mistake::new("protocol", "\"tls\", while `security` is false; leave one of them out"));
         }
         if self.host.is_some() && self.interface.is_some() {
@@ -373,6 +404,24 @@ mod tests {
         assert_eq!(nothing.here(":0"), "127.0.0.1:0");
         let written = serde_json::to_value(&nothing.config).unwrap();
         assert_eq!(plan(written).unwrap().config, nothing.config);
+    }
+
+    #[test]
+    fn certificates_may_be_the_users_own() {
+        let own = Material::temporary(1).unwrap().worker;
+        let given = json!({"tls_ca_file": own.ca, "cert": own.cert, "tls_client_key": own.key});
+        let with = plan(json!({ "security": given })).unwrap();
+        assert!(with.tls && with.protocol() == "tls" && with.material == Some(Material::shared(own.clone())));
+        let written = serde_json::to_value(&with.config).unwrap();
+        assert_eq!(plan(written).unwrap().config, with.config);
+        assert!(plan(json!({"security": true})).unwrap().material.is_none());
+        assert!(!plan(json!({"security": false})).unwrap().tls);
+        assert!(!format!("{with:?}").contains("BEGIN"), "nothing of it is shown");
+        assert_eq!(
+            mistakes(json!({"security": {"tls_ca": own.ca, "tls_worker_key": "x"}})),
+            ["security.tls_ca", "security.tls_worker_key"]
+        );
+        assert_eq!(mistakes(json!({"security": {"tls_ca_file": own.ca}, "protocol": "tcp"})), ["protocol", "security.tls_cert"]);
     }
 
     #[test]

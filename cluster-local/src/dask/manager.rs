@@ -239,7 +239,11 @@ impl ClusterManager for DaskCluster {
         let inner = &self.0;
         let installation = Installation::find(inner.plan.config.python.as_deref()).await?;
         tracing::debug!(distributed = installation.distributed, program = ?installation.program, "found Dask");
-        let material = inner.plan.tls.then(|| Material::temporary(DAYS)).transpose()?.map(Arc::new);
+        let material = match &inner.plan.material {
+            Some(given) => Some(given.clone()),
+            None => inner.plan.tls.then(|| Material::temporary(DAYS)).transpose()?,
+        };
+        let material = material.map(Arc::new);
         let directory = inner.directory(cx).await?;
         let entry = cx.ledger().will_create(Item::process("dask scheduler")).await?;
         let mark = cx.ledger().marker(&entry);

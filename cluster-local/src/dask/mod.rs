@@ -20,6 +20,6 @@ mod process;
 mod refused;
 mod scheduler;
 
-pub use config::DaskConfig;
+pub use config::{DaskConfig, DaskSecurity};
 pub use level::LogLevel;
 pub use manager::DaskCluster;

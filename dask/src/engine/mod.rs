@@ -3,6 +3,7 @@
 mod drain;
 mod fetch;
 mod redial;
+mod versions;
 mod watch;
 
 use std::{
@@ -14,7 +15,8 @@ use std::{
 use async_trait::async_trait;
 use remuda_core::{
     engine::{Connect, Engine, Session, WorkerChange, WorkerChanges},
-    error::{Error, ErrorKind, Result},
+    error::{Error, Result},
+    host,
     manager::Endpoint,
     security::Security,
 };
@@ -30,7 +32,7 @@ pub(crate) use self::{
 };
 use crate::{
     Address, ConnectOptions, Rpc,
-    session::DaskSession,
+    session::{DaskSession, wire::Program},
     shim::{self, Hello},
 };
 
@@ -57,6 +59,9 @@ pub struct DaskOptions {
     pub security: Option<Arc<Security>>,
     /// Whether a cluster with a lease of its own stays as long as we are connected. Default: yes.
     pub owner: bool,
+    /// The program that runs Rust tasks, and its arguments: a path on the workers, or a name on their PATH. It goes before what a worker's own
+    /// environment names. Default: that, or this program where the worker is on the same machine.
+    pub task_host: Option<(String, Vec<String>)>,
 }
 
 impl Default for DaskOptions {
@@ -71,6 +76,7 @@ impl Default for DaskOptions {
             direct: true,
             security: None,
             owner: true,
+            task_host: None,
         }
     }
 }
@@ -106,7 +112,7 @@ impl Connect for DaskConnect {
     /// Installs the shim where it is not there. What is read and written afterwards runs on the runtime on which this was called.
     ///
     /// # Errors
-    /// As [`Comm::connect`](crate::Comm::connect) and [`shim::install`]; [`ErrorKind::Unsupported`] for versions that are too old.
+    /// As [`Comm::connect`](crate::Comm::connect) and [`shim::install`]; [`ErrorKind::Unsupported`](remuda_core::error::ErrorKind::Unsupported) for versions that are too old.
     async fn connect(&self, endpoint: &Endpoint) -> Result<Arc<dyn Engine>> {
         let (address, security) = match endpoint {
             Endpoint::Embedded(engine) => return Ok(engine.clone()),
@@ -130,6 +136,8 @@ pub(crate) struct Inner {
     pub(crate) connect: ConnectOptions,
     pub(crate) options: DaskOptions,
     pub(crate) hello: Hello,
+    /// What the user wants Rust tasks to be run with.
+    pub(crate) named_host: Option<Arc<Program>>,
     /// Outlives the user's runtime.
     pub(crate) runtime: Handle,
     workers: Mutex<Workers>,
@@ -195,10 +203,12 @@ impl DaskEngine {
         };
         let mut rpc = Rpc::connect(&address, &connect).await?;
         let versions = rpc.versions().await?;
-        check_versions(&versions.distributed, &versions.python).map_err(|error| error.with_context("address", &address))?;
+        versions::check_scheduler(&versions.distributed, &versions.python).map_err(|error| error.with_context("address", &address))?;
         let hello = shim::install(&mut rpc).await?;
+        versions::check_workers(&hello).map_err(|error| error.with_context("address", &address))?;
         let inner = Arc::new(Inner {
             fetcher: Fetcher::new(address.clone(), connect.clone(), options.direct, Handle::current()),
+            named_host: named_host(&options),
             address,
             connect,
             options,
@@ -247,37 +257,15 @@ impl Engine for DaskEngine {
     }
 }
 
-/// The oldest that are supported.
-fn check_versions(distributed: &str, python: &str) -> Result<()> {
-    let too_old = |what: &str, has: &str, needs: &str, remedy: &str| {
-        let text = format!("the scheduler runs {what} {has}, which is too old: {needs} or later is needed");
-        Err(Error::new(ErrorKind::Unsupported, text).with_hint(remedy))
+/// In a task host whose program was named by its driver, its tasks' tasks run in the same.
+const NAMED: &str = "REMUDA_TASK_HOST_NAMED";
+
+fn named_host(options: &DaskOptions) -> Option<Arc<Program>> {
+    let inherited = || -> Option<(String, Vec<String>)> {
+        let named = std::env::var(NAMED).ok().filter(|_| host::is_host())?;
+        let mut words = serde_json::from_str::<Vec<String>>(&named).ok()?.into_iter();
+        Some((words.next()?, words.collect()))
     };
-    if numbers(distributed) < (2023, 5) {
-        let remedy = "in its environment: pip install --upgrade 'dask[distributed]>=2023.5'; scheduler and workers alike";
-        return too_old("distributed", distributed, "2023.5", remedy);
-    }
-    if numbers(python) < (3, 8) {
-        return too_old("Python", python, "3.8", "use an environment or an image with a later Python; scheduler and workers alike");
-    }
-    Ok(())
-}
-
-/// The first two parts of a version.
-fn numbers(version: &str) -> (u32, u32) {
-    let mut parts = version.split('.').map(|part| part.parse().unwrap_or_default());
-    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn old_versions_are_refused_with_the_remedy() {
-        assert!(check_versions("2023.5.0", "3.8.18.final.0").is_ok() && check_versions("2026.8.0", "3.11.7").is_ok());
-        let error = check_versions("2023.4.1", "3.11.7").unwrap_err();
-        assert!(error.is_user_error() && error.hint().unwrap().contains("pip install"), "{error:?}");
-        assert!(check_versions("2023.5.0", "3.7.17.final.0").unwrap_err().message().contains("Python 3.7.17"));
-    }
+    let (exe, args) = options.task_host.clone().or_else(inherited)?;
+    Some(Arc::new(Program { exe, args, boot_id: None, named: true }))
 }

@@ -1,7 +1,7 @@
 //! One side of one connection, without the connection.
 
 use bytes::{Bytes, BytesMut, buf::Limit};
-use remuda_core::error::Result;
+use remuda_core::error::{Error, ErrorKind, Result};
 
 use super::{FrameDecoder, Limits, Message, Peer, encode, handshake};
 
@@ -66,11 +66,12 @@ impl Connection {
     // Not an iterator: nothing now may be something later.
     #[expect(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Event>> {
-        let Some(frames) = self.decoder.next()? else { return Ok(None) };
         if self.is_ready {
+            let Some(frames) = self.decoder.next()? else { return Ok(None) };
             return Ok(Some(Event::Message(Message::from_frames(&frames, &self.limits)?)));
         }
-        let peer = Peer::read(&Message::from_frames(&frames, &Limits::HANDSHAKE)?)?;
+        let Some(frames) = self.decoder.next().map_err(stranger)? else { return Ok(None) };
+        let peer = Peer::read(&Message::from_frames(&frames, &Limits::HANDSHAKE).map_err(stranger)?)?;
         self.is_ready = true;
         self.decoder.set_limits(self.limits);
         Ok(Some(Event::Ready(peer)))
@@ -83,4 +84,14 @@ impl Connection {
     pub fn end(&self) -> Result<()> {
         self.decoder.end()
     }
+}
+
+/// Whoever does not even begin with a message of Dask's is not Dask: limits are of no interest then.
+fn stranger(error: Error) -> Error {
+    if error.kind() == ErrorKind::ConfigInvalid {
+        return error;
+    }
+    Error::new(ErrorKind::ConfigInvalid, "what listens there does not speak Dask's protocol")
+        .with_hint("check host and port of the address: the scheduler's port is 8786 unless it was told otherwise")
+        .with_source(error)
 }

@@ -7,7 +7,7 @@ use remuda_core::{
     security::Security,
 };
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::tls::{self, Names};
 
@@ -16,8 +16,8 @@ const NAMES: Names<'_> = Names { ca: "tls_ca_file", cert: "tls_cert", key: "tls_
 /// What to connect to a `tls://` cluster with: each is the path of a PEM file, or its text.
 ///
 /// The names are those of Dask's `Security` and of Dask Gateway's; `ca`, `cert` and `key` are understood too. `Debug` shows paths, never
-/// text, and nothing of the key.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+/// text, and nothing of the key; what it is serialized to holds all that was given.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-refused" = {
     "require_encryption": "whether a connection is encrypted is said by its address: write `tls://`",

@@ -79,6 +79,8 @@ impl Material {
     #[must_use]
     pub fn environment(&self, role: Role) -> BTreeMap<String, String> {
         let security = self.of(role);
+        // One text may hold both.
+        let key = if security.key.trim().is_empty() { &security.cert } else { &security.key };
         let mut environment = BTreeMap::from([
             ("DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION".to_owned(), "True".to_owned()),
             ("DASK_DISTRIBUTED__COMM__TLS__CA_FILE".to_owned(), security.ca.clone()),
@@ -90,7 +92,7 @@ impl Material {
         };
         for name in own.into_iter().chain(["CLIENT"]) {
             environment.insert(format!("DASK_DISTRIBUTED__COMM__TLS__{name}__CERT"), security.cert.clone());
-            environment.insert(format!("DASK_DISTRIBUTED__COMM__TLS__{name}__KEY"), security.key.clone());
+            environment.insert(format!("DASK_DISTRIBUTED__COMM__TLS__{name}__KEY"), key.clone());
         }
         environment
     }

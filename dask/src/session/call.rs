@@ -9,7 +9,7 @@ use remuda_core::{
     value::Template,
 };
 
-use super::wire::Def;
+use super::wire::{Def, Program};
 
 /// A task, ready for the books.
 #[derive(Debug)]
@@ -44,10 +44,15 @@ pub(crate) enum Gate {
 /// Remembers the last definition: a map's tasks share theirs.
 #[derive(Debug, Default)]
 pub(crate) struct Translator {
+    named_host: Option<Arc<Program>>,
     last: Option<(Arc<Annotations>, Arc<Def>)>,
 }
 
 impl Translator {
+    pub(crate) fn new(named_host: Option<Arc<Program>>) -> Self {
+        Self { named_host, last: None }
+    }
+
     pub(crate) fn translate(&mut self, spec: TaskSpec) -> Submission {
         let TaskSpec { key, name, inputs, after, work, annotations } = spec;
         let call = check(&annotations).and_then(|()| self.call(&name, work, &annotations));
@@ -80,7 +85,12 @@ impl Translator {
             Work::Rust(work) => {
                 let signature = host::tasks().find(|task| task.name == work.function).map(|task| task.signature);
                 let def = Def::annotated("rust", name, Arc::default(), annotations);
-                Def { function: Some(work.function.to_string()), signature, host: Some(super::check::program()), ..def }
+                Def {
+                    function: Some(work.function.to_string()),
+                    signature,
+                    host: Some(super::check::program(self.named_host.as_ref())),
+                    ..def
+                }
             }
             Work::Python(work) => {
                 Def { target: Some(work.target.clone()), ..Def::annotated("python", name, work.path.clone(), annotations) }

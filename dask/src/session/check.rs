@@ -36,7 +36,7 @@ pub(super) async fn check(inner: &Inner, gate: &Gate) -> Result<()> {
     };
     match gate {
         Gate::None => Ok(()),
-        Gate::Host => answer.iter().try_for_each(|(worker, answer)| check_host(worker, answer)),
+        Gate::Host => answer.iter().try_for_each(|(worker, answer)| check_host(worker, answer, inner.named_host.is_some())),
         Gate::Module { name, .. } => check_module(name, &answer),
     }
 }
@@ -45,7 +45,7 @@ async fn ask(inner: &Inner, gate: &Gate) -> Result<BTreeMap<String, Value>> {
     let strings = |texts: &[String]| Value::Array(texts.iter().map(|text| text.as_str().into()).collect());
     let (modules, paths, host) = match gate {
         Gate::None => return Ok(BTreeMap::new()),
-        Gate::Host => (Value::Array(vec![]), Value::Array(vec![]), as_map(&program())),
+        Gate::Host => (Value::Array(vec![]), Value::Array(vec![]), as_map(&program(inner.named_host.as_ref()))),
         Gate::Module { name, path } => (Value::Array(vec![name.as_str().into()]), strings(path), Value::Nil),
     };
     // Starting a program on a busy machine takes its time.
@@ -56,8 +56,12 @@ async fn ask(inner: &Inner, gate: &Gate) -> Result<BTreeMap<String, Value>> {
     Ok(workers.iter().filter_map(|(name, answer)| Some((text(name)?.to_owned(), answer.clone()))).collect())
 }
 
-/// This program, for workers on this machine.
-pub(super) fn program() -> Arc<Program> {
+/// What the user named, else this program, for workers on this machine.
+pub(super) fn program(named: Option<&Arc<Program>>) -> Arc<Program> {
+    named.cloned().unwrap_or_else(own_program)
+}
+
+fn own_program() -> Arc<Program> {
     static PROGRAM: OnceLock<Arc<Program>> = OnceLock::new();
     let find = || {
         let exe = std::env::current_exe().ok().and_then(|exe| exe.to_str().map(str::to_owned));
@@ -65,7 +69,7 @@ pub(super) fn program() -> Arc<Program> {
         // Without it the worker takes us for another machine.
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().filter(|_| exe.is_some() && args.is_some());
         let boot_id = boot_id.map(|id| id.trim().to_owned());
-        Program { exe: exe.unwrap_or_default(), args: args.unwrap_or_default().to_vec(), boot_id }
+        Program { exe: exe.unwrap_or_default(), args: args.unwrap_or_default().to_vec(), boot_id, named: false }
     };
     // A program that is not prepared yet may be so later.
     if host::args().is_err() {
@@ -80,15 +84,16 @@ fn as_map(program: &Program) -> Value {
         ("exe", program.exe.as_str().into()),
         ("args", Value::Array(args)),
         ("boot_id", program.boot_id.as_deref().map_or(Value::Nil, Into::into)),
+        ("named", program.named.into()),
     ])
 }
 
-fn check_host(worker: &str, answer: &Value) -> Result<()> {
+fn check_host(worker: &str, answer: &Value, is_named: bool) -> Result<()> {
     let refused = |message: String| Error::new(ErrorKind::ConfigInvalid, message).with_context("worker", worker);
     if let Some(error) = get(answer, "error").and_then(text) {
         // That nobody prepared this program for it is the nearer cause.
         let error = refused(format!("worker {worker} cannot run Rust tasks: {error}"));
-        return Err(host::args().err().into_iter().fold(error, |error, cause| {
+        return Err(host::args().err().filter(|_| !is_named).into_iter().fold(error, |error, cause| {
             let hint = cause.hint().map(str::to_owned);
             hint.into_iter().fold(error.with_source(cause), Error::with_hint)
         }));
@@ -100,7 +105,7 @@ fn check_host(worker: &str, answer: &Value) -> Result<()> {
             _ => None,
         })
     };
-    let remedy = "build the workers' image or `REMUDA_TASK_HOST_BINARY` from the same sources as this driver";
+    let remedy = "build the workers' image, `task_host` or `REMUDA_TASK_HOST_BINARY` from the same sources as this driver";
     for ours in host::tasks() {
         let what = match theirs(ours.name) {
             Some(signature) if signature == ours.signature => continue,
@@ -142,7 +147,7 @@ mod tests {
     #[test]
     fn a_worker_without_a_program_says_what_to_do() {
         let answer = map([("error", "it has no program".into())]);
-        let error = check_host("w", &answer).unwrap_err();
+        let error = check_host("w", &answer, false).unwrap_err();
         assert!(error.message().contains("it has no program") && error.hint().is_some(), "{error:?}");
     }
 }

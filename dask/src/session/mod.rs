@@ -153,7 +153,7 @@ impl Session for DaskSession {
 
     fn submit(&self, tasks: Vec<TaskSpec>) {
         // Before the lock is taken: what is dropped here may be the user's.
-        let mut translator = Translator::default();
+        let mut translator = Translator::new(self.shared.inner.named_host.clone());
         let submissions = tasks.into_iter().map(|spec| translator.translate(spec)).collect();
         self.shared.update(|book| book.submit(submissions));
     }

@@ -47,13 +47,15 @@ pub(crate) struct Def {
     pub(crate) batch: bool,
 }
 
-/// This program, started again as a task host.
+/// What Rust tasks are run with: this program, started again as a task host, or the one that the user named.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Program {
     pub(crate) exe: String,
     pub(crate) args: Vec<String>,
     /// Of this machine. Absent where this program is not prepared to be started again.
     pub(crate) boot_id: Option<String>,
+    /// By the user: it is wherever the worker is.
+    pub(crate) named: bool,
 }
 
 impl Def {

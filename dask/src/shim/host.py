@@ -16,6 +16,7 @@ HOST_READY = b"\x1eremuda task host ready"
 HOST_ENV = "REMUDA_TASK_HOST"
 HOST_BINARY = "REMUDA_TASK_HOST_BINARY"
 HOST_ARGS = "REMUDA_TASK_HOST_ARGS"
+HOST_NAMED = "REMUDA_TASK_HOST_NAMED"
 LONGEST_FRAME = 2**32 - 1
 # Seconds. What a task has to end by itself once it is cancelled; what a host has to say hello, on a busy machine.
 GRACE = 1.0
@@ -47,7 +48,8 @@ def machine_boot_id():
 
 
 HOST_REMEDY = ("set %s in the environment of the workers to your program, built for them, "
-               "and %s to its arguments, as a JSON list, if it needs any" % (HOST_BINARY, HOST_ARGS))
+               "and %s to its arguments, as a JSON list, if it needs any; or name it in the run's `client_kwargs: {task_host: PATH}`"
+               % (HOST_BINARY, HOST_ARGS))
 BUILD_REMEDY = "build the workers' program from the driver's sources, and restart the workers"
 
 
@@ -55,7 +57,13 @@ def host_command(worker, given):
     """The command line of the task hosts, and what tells two builds at the same place apart."""
     where = "worker `%s`" % worker.name
     named = os.environ.get(HOST_BINARY)
-    if named:
+    if given is not None and given.get("named"):
+        # By the user, for this run: on whatever machine.
+        exe, command = shutil.which(given["exe"]), list(given.get("args") or [])
+        if exe is None:
+            text = "`task_host: %s` is not a program on %s" % (given["exe"], where)
+            raise Refused("invalid", text, "put your program, built for the workers, at that path in their image or on a file system they share")
+    elif named:
         args = os.environ.get(HOST_ARGS) or "[]"
         try:
             command = json.loads(args)
@@ -119,7 +127,7 @@ open_hosts = weakref.WeakSet()
 
 
 class TaskHost:
-    def __init__(self, command, build, access):
+    def __init__(self, command, build, access, named=None):
         self.command, self.build, self.task, self.garbled = command, build, "", False
         self.ended, self.used = None, False
         self.sending = threading.Lock()
@@ -128,6 +136,10 @@ class TaskHost:
         env = dict(os.environ)
         # The host compares it with its parent's, so that a child of the host does not take itself for one.
         env[HOST_ENV] = str(os.getpid())
+        # So that what its tasks submit elsewhere runs in the same program.
+        env.pop(HOST_NAMED, None)
+        if named is not None:
+            env[HOST_NAMED] = json.dumps(named)
         try:
             self.process = subprocess.Popen(command, stdin=theirs, stdout=write, stderr=write, env=env, start_new_session=True)
         except (OSError, ValueError) as e:

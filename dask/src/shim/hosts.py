@@ -34,7 +34,8 @@ class HostPool:
                 return host
             # It died while it had nothing to do: that is no task's doing.
             self.drop(host)
-        host = TaskHost(command, build, host_access(worker))
+        named = [given["exe"], *(given.get("args") or [])] if given is not None and given.get("named") else None
+        host = TaskHost(command, build, host_access(worker), named)
         with self.lock:
             self.busy.append(host)
             closed = self.closed

@@ -47,6 +47,7 @@ class Core:
         return {
             "protocol": PROTOCOL, "hash": HASH, "distributed": distributed.__version__, "python": list(sys.version_info[:3]),
             "id": scheduler.id, "address": scheduler.address, "workers": len(scheduler.workers), "dashboard": dashboard(scheduler),
+            "environments": environments(scheduler),
         }
 
     async def stream(self, comm, session=None, name="", lease=30, resume=False, seen=0):
@@ -365,6 +366,16 @@ def shims_there(shims):
         return shims
 
     return remuda_shims
+
+
+def environments(scheduler):
+    """What the workers run, as they told when they came: [[python, distributed, the first few names, how many]..]."""
+    seen = {}
+    for ws in scheduler.workers.values():
+        packages = (getattr(ws, "versions", None) or {}).get("packages") or {}
+        of = tuple(str(packages.get(name) or "") for name in ("python", "distributed"))
+        seen.setdefault(of, []).append(str(ws.name))
+    return [[*of, sorted(names)[:5], len(names)] for of, names in sorted(seen.items())]
 
 
 def pickled(exception):

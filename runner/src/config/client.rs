@@ -4,7 +4,7 @@ use std::{fs, path::Path, sync::Arc};
 
 use remuda_core::{
     duration::Seconds,
-    error::{Error, Result},
+    error::{Error, Mistake, Result},
     kwargs::Kwargs,
     security::Security,
 };
@@ -26,7 +26,6 @@ use super::Address;
     "deserializers": "values travel as MessagePack, and between Python tasks as Dask sends them: leave it out",
     "extensions": "they are objects of a Python client: leave it out",
     "connection_limit": "at most three connections to each worker are held open: leave it out",
-    "task_host": "the workers' program for Rust tasks is named where they run: set REMUDA_TASK_HOST_BINARY in their environment",
 }))]
 pub struct ClientConfig {
     /// What the run is called in the scheduler's log.
@@ -42,6 +41,9 @@ pub struct ClientConfig {
     pub scheduler_file: Option<String>,
     /// Certificates, for `tls://`.
     pub security: Option<SecurityConfig>,
+    /// The program that runs Rust tasks on the workers: its path there, or a name on their PATH; or `{path, args}`. It goes before
+    /// REMUDA_TASK_HOST_BINARY of their environment. Default: that, or this program on workers of this machine.
+    pub task_host: Option<TaskHost>,
     /// Without meaning, whatever it is: a run's client is nobody's default.
     pub set_as_default: Option<bool>,
     /// How long the scheduler keeps the run's tasks when the driver is not heard of: seconds, or a text like "1m". Default: 30 s.
@@ -49,6 +51,38 @@ pub struct ClientConfig {
     /// How many small calls of a map may go as one Dask task. 1: each by itself. Default: as many as measured durations suggest.
     #[schemars(range(min = 1))]
     pub batch: Option<u32>,
+}
+
+/// A program on the workers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum TaskHost {
+    /// Its path.
+    Path(#[schemars(length(min = 1))] String),
+    /// With arguments.
+    Program(TaskHostProgram),
+}
+
+/// A program on the workers, and its arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskHostProgram {
+    /// Its path, or a name on PATH.
+    #[schemars(length(min = 1))]
+    pub path: String,
+    /// What makes it a task host: nothing, where `main` begins with `remuda::init()` or is `#[remuda::main]`.
+    #[serde(default)]
+    pub args: Vec<String>,
+}
+
+impl TaskHost {
+    /// Program and arguments.
+    pub(crate) fn command(&self) -> (String, Vec<String>) {
+        match self {
+            Self::Path(path) => (path.clone(), Vec::new()),
+            Self::Program(TaskHostProgram { path, args }) => (path.clone(), args.clone()),
+        }
+    }
 }
 
 impl ClientConfig {
@@ -91,5 +125,5 @@ pub(crate) fn check_security(address: &Address, client: &ClientConfig) -> Result
     }
     let text = format!("{address} needs certificates: the cluster's authority, and a certificate of ours that it has signed");
     let hint = "write `client_kwargs: {security: {tls_ca_file: ca.pem, tls_cert: cert.pem, tls_key: key.pem}}`";
-    Err(Error::new(remuda_core::error::ErrorKind::ConfigInvalid, text).with_hint(hint))
+    Err(Error::invalid(vec![Mistake::new("client_kwargs.security", text).with_hint(hint)]))
 }

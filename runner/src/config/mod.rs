@@ -37,7 +37,7 @@ use remuda_core::{
 
 pub use self::{
     address::Address,
-    client::ClientConfig,
+    client::{ClientConfig, TaskHost},
     document::{At, Document, Format, KeyPath, Location, Step},
     layer::{Flags, Layer, Origin, Setting},
     load::Loader,

@@ -74,11 +74,11 @@ fn a_named_mode_replaces_the_lower_one_whole() {
 #[test]
 fn every_keyword_of_dask_s_client_is_taken_or_refused_with_a_sentence() {
     let taken = r#"{"timeout": "3s", "set_as_default": false, "security": {"tls_ca_file": "ca.pem", "cert": "c.pem", "tls_client_key": "k.pem"},
-        "name": "mine", "heartbeat_interval": 2, "direct_to_workers": false, "lease": "1m", "batch": 1}"#;
+        "name": "mine", "heartbeat_interval": 2, "direct_to_workers": false, "lease": "1m", "batch": 1, "task_host": {"path": "/app/flow"}}"#;
     let config = resolve(vec![environment(&[("REMUDA_ADDRESS", "tls://h:1"), ("REMUDA_CLIENT_KWARGS", taken)])]).unwrap();
     assert_eq!(config.client.security.as_ref().unwrap().tls_cert.as_deref(), Some("c.pem"));
     let refused = r#"{"address": "tcp://h:1", "loop": null, "asynchronous": true, "serializers": ["dask"], "deserializers": [], "extensions": {},
-        "connection_limit": 1, "task_host": "x", "tmeout": 1, "security": {"require_encryption": true}, "batch": 0}"#;
+        "connection_limit": 1, "task_host": {"path": "", "arg": []}, "tmeout": 1, "security": {"require_encryption": true}, "batch": 0}"#;
     insta::assert_snapshot!(error(vec![environment(&[("REMUDA_CLIENT_KWARGS", refused)])]));
 }
 
@@ -114,7 +114,10 @@ fn a_scheduler_file_says_where_the_cluster_is() {
 fn tls_needs_certificates_before_anything_is_tried() {
     let build = |layer: Layer| crate::TaskRunner::from_config(&resolve(vec![layer]).unwrap()).unwrap_err();
     let none = build(Layer::new().with("address", "tls://h:1"));
-    assert!(none.to_string().contains("needs certificates") && none.hint().unwrap().contains("tls_ca_file"), "{none}");
+    assert!(
+        none.to_string().contains("needs certificates") && none.report().contains("write `client_kwargs: {security: {tls_ca_file"),
+        "{none:?}"
+    );
     let security = json!({"security": {"ca": "/no/such/ca.pem", "cert": "/no/such/cert.pem"}});
     let missing = build(Layer::new().with("address", "tls://h:1").with("client_kwargs", security)).report();
     assert!(missing.contains("client_kwargs.security.tls_ca_file") && missing.contains("code"), "with the place of each: {missing}");
