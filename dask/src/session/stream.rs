@@ -139,6 +139,10 @@ async fn read(shared: &Arc<Shared>, reader: &mut CommReader, told: &AtomicU64) -
         };
         match wire::read(message.body()) {
             Ok(News::Events { seq, received, events }) => {
+                if seq > shared.seen() + 1 {
+                    // Never seen; a task would wait for ever. Attached again, the shim tells it once more.
+                    return End::Cut(Error::new(ErrorKind::Unexpected, "a message of events is missing"));
+                }
                 shared.update(|book| book.hear(seq, received, events));
                 if seq >= told.load(Ordering::Relaxed) + FORGET {
                     shared.due.notify_one();
