@@ -51,7 +51,7 @@ impl<T: DeserializeOwned> Probe<T> {
     /// It can be read.
     #[must_use]
     pub fn decode(&self) -> Option<DecodeFn<T>> {
-        Some(value::decode::<T>)
+        Some(value::decode_from::<T>)
     }
 }
 
@@ -147,7 +147,7 @@ impl<'a> Args<'a> {
         let bytes = self.0.next().unwrap_or_default();
         let decode =
             codec.decode.ok_or_else(|| crate::arg::unfit(format!("`{}` does not implement Deserialize", std::any::type_name::<T>())))?;
-        Ok(Arc::new(decode(bytes).map_err(|e| e.with_context("argument", name))?))
+        Ok(Arc::new(decode(bytes.into()).map_err(|e| e.with_context("argument", name))?))
     }
 }
 

@@ -216,7 +216,7 @@ impl<T: Send + Sync + 'static> TaskFuture<T> {
 
     fn poll_shared(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<T>, TaskFailed>> {
         let value = ready!(self.poll_value(cx))?;
-        Poll::Ready(self.codec.unwrap(&value).map_err(|error| self.failed(error.into())))
+        Poll::Ready(self.codec.unwrap_owned(value).map_err(|error| self.failed(error.into())))
     }
 
     /// Waits on this thread. For task bodies that are not async: the task's slot is given back meanwhile, so that what it waits for can
@@ -237,7 +237,7 @@ impl<T: Send + Sync + 'static> TaskFuture<T> {
 impl<T: Clone + Send + Sync + 'static> TaskFuture<T> {
     /// What is already here, as what it is.
     pub(crate) fn take(self, value: Value) -> Result<T, TaskFailed> {
-        self.codec.unwrap(&value).map(Arc::unwrap_or_clone).map_err(|error| self.failed(error.into()))
+        self.codec.unwrap_owned(value).map(Arc::unwrap_or_clone).map_err(|error| self.failed(error.into()))
     }
 }
 

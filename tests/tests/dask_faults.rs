@@ -173,10 +173,20 @@ async fn an_object_that_cannot_leave_is_named_with_its_type() {
         lock.done().await;
         // On its own worker it is what it was.
         anyhow::ensure!(on("0").submit(python("faults:is_lock").arg(&lock).call::<bool>()).await?, "not a lock");
-        // On another worker Dask itself waits for it without end (seen with 2026.8 and its own client), so a timeout is for the caller to set.
-        Ok(lock.await.unwrap_err().to_string())
+        // On another worker Dask itself waits for it without end, also for what came with it in one message.
+        let innocent: Vec<_> = (0..5).map(|_| on("0").submit(python("faults:word").call::<String>())).collect();
+        for word in &innocent {
+            word.done().await;
+        }
+        let there = on("1").submit(python("faults:is_lock").arg(&lock).call::<bool>());
+        let fine: Vec<_> = innocent.iter().map(|word| on("1").submit(python("faults:twice").arg(word).call::<String>())).collect();
+        for (word, twice) in flow.gather(innocent).await?.iter().zip(flow.gather(fine).await?) {
+            anyhow::ensure!(twice == format!("{word}{word}"), "{twice}");
+        }
+        Ok((there.await.unwrap_err().to_string(), lock.await.unwrap_err().to_string()))
     });
-    let here = tokio::time::timeout(dask::PATIENCE, run).await.expect("it must not wait for what cannot come").unwrap();
+    let (there, here) = tokio::time::timeout(dask::PATIENCE, run).await.expect("it must not wait for what cannot come").unwrap();
+    assert!(there.contains("`_thread.lock` cannot be sent to another worker"), "{there}");
     assert!(here.contains("lock"), "{here}");
     cluster.forgets().await.unwrap();
 }

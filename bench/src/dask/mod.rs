@@ -238,10 +238,10 @@ fn rows(rounds: usize, only: Option<&str>, directory: &std::path::Path) -> anyho
         let mut lines = Vec::new();
         for batched in [false, true] {
             let (idle, submitted, most) = memory::measure(&cluster.address, batched, 100_000)?;
-            let how = if batched { "batched" } else { "`batch: 1`" };
+            let (how, end) = if batched { ("batched", "all results are read") } else { ("`batch: 1`", "the run was ended there") };
             lines.push(format!(
                 "- driver memory, 100000 Python tasks in one map, {how}: {idle} MB before, {submitted} MB at most until all are submitted, \
-                 {most} MB at most until all results are read"
+                 {most} MB at most until {end}"
             ));
             cluster.settle()?;
         }

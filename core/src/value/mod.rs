@@ -11,10 +11,12 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 mod msgpack;
+mod owned;
 mod template;
 
 pub use self::{
     msgpack::elements,
+    owned::{Encoded, decode_from},
     template::{PART, Template},
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -73,7 +75,7 @@ impl fmt::Debug for Value {
 pub type EncodeFn = fn(&(dyn Any + Send + Sync)) -> Result<Bytes>;
 
 /// Reads a value from MessagePack.
-pub type DecodeFn<T> = fn(&[u8]) -> Result<T>;
+pub type DecodeFn<T> = fn(Encoded<'_>) -> Result<T>;
 
 /// A Rust value in the driver's memory, with the means to leave it.
 #[derive(Clone)]
@@ -158,9 +160,9 @@ impl<T: Send + Sync + 'static> Codec<T> {
             Value::Here(here) => match here.value.clone().downcast::<T>() {
                 Ok(value) => Ok(value),
                 // Another Rust type with the same shape: `i32` for `i64`, a struct for a map.
-                Err(_) => self.read(&here.encode()?).map_err(|e| e.with_context("value", here.type_name)),
+                Err(_) => self.read(here.encode()?.into()).map_err(|e| e.with_context("value", here.type_name)),
             },
-            Value::Plain(bytes) => self.read(bytes),
+            Value::Plain(bytes) => self.read(bytes[..].into()),
             Value::Python(object) => Err(Error::new(
                 ErrorKind::Unserializable,
                 format!("a Python object of type `{}` cannot become a `{name}`", object.type_name),
@@ -169,13 +171,24 @@ impl<T: Send + Sync + 'static> Codec<T> {
         }
     }
 
-    fn read(self, bytes: &[u8]) -> Result<Arc<T>> {
+    /// As [`unwrap`](Self::unwrap), of a value that is not needed afterwards: long bytes are not copied.
+    ///
+    /// # Errors
+    /// As [`unwrap`](Self::unwrap).
+    pub fn unwrap_owned(self, value: Value) -> Result<Arc<T>> {
+        match value {
+            Value::Plain(bytes) => self.read(bytes.into()),
+            other => self.unwrap(&other),
+        }
+    }
+
+    fn read(self, encoded: Encoded<'_>) -> Result<Arc<T>> {
         let name = std::any::type_name::<T>();
         let decode = self.decode.ok_or_else(|| {
             Error::new(ErrorKind::Unserializable, format!("`{name}` does not implement Deserialize"))
                 .with_hint("derive serde's Serialize and Deserialize, or use `processes: false`")
         })?;
-        decode(bytes).map(Arc::new)
+        decode(encoded).map(Arc::new)
     }
 }
 
@@ -183,7 +196,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Codec<T> {
     /// For a type that serde knows both ways.
     #[must_use]
     pub fn serde() -> Self {
-        Self { encode: Some(encode_any::<T>), decode: Some(decode::<T>) }
+        Self { encode: Some(encode_any::<T>), decode: Some(decode_from::<T>) }
     }
 }
 
@@ -214,10 +227,12 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
 /// # Errors
 /// [`ErrorKind::Unserializable`] when the bytes hold something else.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    rmp_serde::from_slice(bytes).map_err(|e| {
-        let text = format!("the value does not fit `{}`", std::any::type_name::<T>());
-        Error::new(ErrorKind::Unserializable, text).with_source(e)
-    })
+    rmp_serde::from_slice(bytes).map_err(unfit::<T>)
+}
+
+fn unfit<T>(error: rmp_serde::decode::Error) -> Error {
+    let text = format!("the value does not fit `{}`", std::any::type_name::<T>());
+    Error::new(ErrorKind::Unserializable, text).with_source(error)
 }
 
 fn still_there() -> Error {

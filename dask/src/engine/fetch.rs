@@ -2,10 +2,12 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use remuda_core::{
     engine::Shown,
     error::{Error, ErrorKind, Result},
@@ -17,10 +19,7 @@ use tokio::{
 
 use crate::{
     Address, ConnectOptions, Rpc,
-    protocol::{
-        Message, Value,
-        value::{get, text},
-    },
+    protocol::{Message, Value, value::text},
     session::wire::refusal,
     shim,
 };
@@ -247,29 +246,43 @@ async fn question<const N: usize>(rpc: &mut Rpc, wants: &[Want], more: [(&str, V
     };
     let keys = Value::Array(wants.iter().map(key).collect());
     let op = shim::op("fetch");
-    let answer = rpc.call(&op, more.into_iter().chain([("keys", keys)])).await?;
-    let results = get(answer.body(), "results").and_then(Value::as_array);
-    let results = results.ok_or_else(|| Error::new(ErrorKind::Unexpected, "an answer without results"))?;
-    results.iter().map(|result| read(&answer, result)).collect()
+    let mut answer = rpc.call(&op, more.into_iter().chain([("keys", keys)])).await?;
+    let Value::Map(fields) = answer.take_body() else { return Err(unreadable("an answer without results")) };
+    let results = fields.into_iter().find(|(name, _)| name.as_str() == Some("results"));
+    let Some((_, Value::Array(results))) = results else { return Err(unreadable("an answer without results")) };
+    results.into_iter().map(|result| read(&mut answer, result)).collect()
 }
 
-fn read(answer: &Message, result: &Value) -> Result<Option<Reply>> {
-    let fields = result.as_array().map(Vec::as_slice).unwrap_or_default();
-    let word = |at: usize| fields.get(at).and_then(text).unwrap_or_default();
-    let bytes = |at: usize| match fields.get(at) {
-        Some(Value::Binary(bytes)) => Ok(bytes.clone().into()),
-        Some(other) => match answer.part(other) {
-            Some(part) => part.to_bytes(),
-            None => Err(Error::new(ErrorKind::Unexpected, "a result that is no bytes")),
-        },
-        None => Err(Error::new(ErrorKind::Unexpected, "a result without bytes")),
+fn unreadable(what: &str) -> Error {
+    Error::new(ErrorKind::Unexpected, what)
+}
+
+fn read(answer: &mut Message, result: Value) -> Result<Option<Reply>> {
+    let Value::Array(mut fields) = result else { return Ok(Some(Reply::Missing(None))) };
+    let word = |fields: &[Value], at: usize| fields.get(at).and_then(text).unwrap_or_default().to_owned();
+    let mut bytes = |fields: &mut Vec<Value>| match fields.get_mut(1).map(|field| mem::replace(field, Value::Nil)) {
+        Some(Value::Binary(bytes)) => Ok(bytes.into()),
+        // Taken out, so that nobody else holds its memory.
+        Some(other) => answer.take_part(&other).ok_or_else(|| unreadable("a result that is no bytes"))?.into_bytes(),
+        None => Err(unreadable("a result without bytes")),
     };
-    Ok(Some(match word(0) {
-        "plain" => Reply::Here(Shown::Plain(bytes(1)?)),
-        "arrow" => Reply::Here(Shown::Arrow { bytes: bytes(1)?, type_name: word(2).into() }),
-        "text" => Reply::Here(Shown::Text { text: word(1).to_owned(), type_name: word(2).into() }),
-        "error" => Reply::Refused(refusal(word(1), word(2).to_owned(), None)),
+    Ok(Some(match word(&fields, 0).as_str() {
+        "plain" => Reply::Here(Shown::Plain(bytes(&mut fields)?)),
+        "bytes" => Reply::Here(Shown::Plain(binary(bytes(&mut fields)?)?)),
+        "arrow" => Reply::Here(Shown::Arrow { bytes: bytes(&mut fields)?, type_name: word(&fields, 2).into() }),
+        "text" => Reply::Here(Shown::Text { text: word(&fields, 1), type_name: word(&fields, 2).into() }),
+        "error" => Reply::Refused(refusal(&word(&fields, 1), word(&fields, 2), None)),
         "later" => return Ok(None),
         _ => Reply::Missing(None),
     }))
+}
+
+/// As MessagePack: within the same memory, as long as it has room before its end, which the decoder sees to.
+fn binary(content: Bytes) -> Result<Bytes> {
+    let length = u32::try_from(content.len()).map_err(|_| unreadable("a result of more than 4 GiB"))?;
+    let mut head = Vec::new();
+    rmp::encode::write_bin_len(&mut head, length).map_err(|error| unreadable("bytes without a head").with_source(error))?;
+    let mut whole = Vec::from(content);
+    whole.splice(0..0, head);
+    Ok(whole.into())
 }

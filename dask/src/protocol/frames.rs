@@ -11,6 +11,8 @@ use super::{Limits, malformed};
 const READ: usize = 64 << 10;
 /// Frames at least that long that have not arrived are read into memory of their own, without a copy.
 const OWN: usize = READ;
+/// What is kept free behind a long frame.
+const SPARE: usize = 16;
 /// Frames up to that length are copied behind the header: one write for a small message.
 const COPIED: usize = 16 << 10;
 
@@ -88,7 +90,8 @@ impl FrameDecoder {
             let missing = *length - own.len();
             if missing > 0 {
                 if own.len() == own.capacity() {
-                    own.reserve(missing.min(own.len().max(READ)));
+                    // With some bytes to spare: a MessagePack head fits before the content without new memory.
+                    own.reserve(missing.min(own.len().max(READ)) + SPARE);
                 }
                 let room = own.capacity() - own.len();
                 return own.limit(room.min(missing));

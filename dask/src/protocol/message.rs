@@ -64,6 +64,16 @@ impl Message {
         self.parts.get(&reference(value)?.0)
     }
 
+    /// As [`part`](Self::part), taken out: nobody else holds its frames then.
+    pub(crate) fn take_part(&mut self, value: &Value) -> Option<Part> {
+        self.parts.remove(&reference(value)?.0)
+    }
+
+    /// Takes the body out.
+    pub(crate) fn take_body(&mut self) -> Value {
+        std::mem::replace(&mut self.body, Value::Nil)
+    }
+
     /// Adds a part. What is returned stands for it in the body.
     pub fn attach(&mut self, part: Part) -> Value {
         let index = self.parts.last_key_value().map_or(1, |(index, last)| index + 1 + last.frames.len() as u64);

@@ -90,6 +90,11 @@ impl Part {
     /// # Errors
     /// [`ErrorKind::Unserializable`] for any other object, [`ErrorKind::Unsupported`] where it is compressed.
     pub fn to_bytes(&self) -> Result<Bytes> {
+        self.clone().into_bytes()
+    }
+
+    /// As [`to_bytes`](Self::to_bytes); where nobody else has them, the bytes are the only holder of their memory then.
+    pub(crate) fn into_bytes(mut self) -> Result<Bytes> {
         if self.encoding() != Encoding::Bytes {
             let what =
                 self.type_name().map_or_else(|| "a pickled Python object".to_owned(), |name| format!("a Python object of type `{name}`"));
@@ -100,14 +105,12 @@ impl Part {
             return Err(Error::new(ErrorKind::Unsupported, format!("bytes came compressed with `{name}`"))
                 .with_hint("fetch them from the worker that has them: the scheduler passes on what workers compressed for it"));
         }
-        Ok(match self.frames.as_slice() {
-            [one] => one.clone(),
-            several => {
-                let mut whole = BytesMut::with_capacity(several.iter().map(Bytes::len).sum());
-                several.iter().for_each(|frame| whole.extend_from_slice(frame));
-                whole.freeze()
-            }
-        })
+        if self.frames.len() == 1 {
+            return Ok(self.frames.remove(0));
+        }
+        let mut whole = BytesMut::with_capacity(self.frames.iter().map(Bytes::len).sum());
+        self.frames.iter().for_each(|frame| whole.extend_from_slice(frame));
+        Ok(whole.freeze())
     }
 }
 

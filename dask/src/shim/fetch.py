@@ -29,11 +29,16 @@ async def answer_fetch(info, keys, inline):
             continue
         if "raw" in forms and type(value) is bytes:
             result = ["plain", value]
+        elif type(value) is bytes and forms[0] == "plain":
+            # As it is: the receiver makes MessagePack of it, here it would be copied twice.
+            result = ["bytes", value]
         else:
             result = await loop.run_in_executor(None, formed, value, list(forms))
-        if result[0] in ("plain", "arrow"):
+        if result[0] in ("plain", "bytes", "arrow"):
             total += len(result[1])
-            if not inline and len(result[1]) > SMALL:
+            if inline or len(result[1]) <= SMALL:
+                result[1] = bytes(result[1])
+            else:
                 # In one piece: Dask would cut it into several, which the receiver has to put together again.
                 result[1] = Serialized({"serializer": "dask", "type": "builtins.bytes"}, [result[1]])
         results.append(result)
@@ -84,4 +89,4 @@ def arrow(value):
     sink = pyarrow.BufferOutputStream()
     with pyarrow.ipc.new_stream(sink, value.schema) as writer:
         writer.write_table(value)
-    return sink.getvalue().to_pybytes()
+    return memoryview(sink.getvalue()).cast("B")

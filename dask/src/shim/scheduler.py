@@ -23,6 +23,7 @@ class Core:
         if self.owner is None:
             self.owner = scheduler._remuda_owner = {"heard": time.monotonic(), "ever": False}
         self.retelling = False
+        self.stuck = {}
         for name in ("hello", "stream", "watch", "fetch", "prepare", "load"):
             scheduler.handlers[OP + name] = getattr(self, name)
         scheduler.stream_handlers[OP + "note"] = self.note
@@ -243,6 +244,9 @@ class Core:
             record = self.records.get(key)
             if record is None:
                 return
+            if "stuck" in kwargs:
+                self.unsticking(record, key, worker, kwargs["stuck"])
+                return
             record.worker = worker
             if "lost" not in kwargs:
                 record.note = kwargs
@@ -251,6 +255,39 @@ class Core:
                 record.worker = worker
         except Exception:
             complain("a note of a worker was not understood")
+
+    # Results that do not come through.
+
+    def unsticking(self, record, key, worker, text):
+        if key not in self.stuck:
+            # Kept here: the loop holds tasks weakly.
+            self.stuck[key] = finding = asyncio.ensure_future(self.unstick(record, key, worker, text))
+            finding.add_done_callback(lambda _: self.stuck.pop(key, None))
+
+    async def unstick(self, record, key, worker, text):
+        """A worker could not take in what this task needs: refused where that can never be sent, else tried again."""
+        try:
+            task, why = self.scheduler.tasks.get(key), None
+            for needed in list(task.dependencies) if task is not None else ():
+                holders = [ws.address for ws in needed.who_has or ()]
+                if holders and worker not in holders and why is None:
+                    asked = getattr(self.scheduler.rpc(holders[0]), OP + "leaves")(key=needed.key)
+                    why = await asyncio.wait_for(asked, 60)
+            task = self.scheduler.tasks.get(key)
+            if self.records.get(key) is not record or task is None or task.processing_on is None or task.processing_on.address != worker:
+                return
+            record.stuck += 1
+            hint = "return something that can be pickled, or give both tasks the same `workers`"
+            if why is None and record.stuck >= STUCK:
+                why = "worker %s cannot read what the task needs: %s" % (self.worker_name(worker), text)
+                hint = "have the same packages on all workers"
+            if why is None:
+                self.scheduler._reschedule(key, worker, stimulus_id="remuda-stuck-%s" % time.time())
+            else:
+                record.session.tell(["refused", record.number, "unserializable", why, hint])
+                await record.session.release([record.number])
+        except Exception:
+            complain("what holds up %s was not found", key)
 
     # Workers.
 

@@ -5,17 +5,19 @@ BATCH, BUSY = 0.002, 0.01
 # Seconds that one part of a submission may hold up everybody else's, about; and how many tasks it has.
 STALL, LEAST, MOST = 0.025, 100, 1000
 TURN = 250
+# So often a task's dependencies may fail to be read.
+STUCK = 3
 NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_.]")
 
 
 class Record:
     """A task of a session."""
 
-    __slots__ = ("session", "number", "definition", "attempt", "note", "base", "worker", "told")
+    __slots__ = ("session", "number", "definition", "attempt", "note", "base", "worker", "told", "stuck")
 
     def __init__(self, session, number, definition, base):
         self.session, self.number, self.definition, self.attempt = session, number, definition, 0
-        self.note, self.base, self.worker, self.told = None, base, None, None
+        self.note, self.base, self.worker, self.told, self.stuck = None, base, None, None, 0
 
 
 class Definition:

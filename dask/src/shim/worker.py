@@ -29,6 +29,15 @@ class WorkerInfo:
             # The connection is lost, and with it this task.
             log.debug("a note was not sent", exc_info=True)
 
+    def stuck(self, key):
+        """Results that went with it may be innocent: the scheduler finds out."""
+        task = self.worker.state.tasks.get(key)
+        if task is None:
+            return
+        text = (getattr(task, "exception_text", None) or "").split("\\n")[0]
+        for dependent in task.dependents:
+            self.send({"op": OP + "note", "key": dependent.key, "stuck": clean(text)})
+
     def start(self):
         if not self.ticking:
             self.ticking = True
@@ -114,6 +123,7 @@ class WorkerShim(WorkerPlugin):
         worker.handlers[OP + "fetch"] = self.fetch
         worker.handlers[OP + "prepare"] = self.prepare
         worker.handlers[OP + "hello"] = self.hello
+        worker.handlers[OP + "leaves"] = self.leaves
         self.info.start()
 
     def teardown(self, worker):
@@ -123,6 +133,9 @@ class WorkerShim(WorkerPlugin):
             close_hosts(self.info)
 
     def transition(self, key, start, finish, **kwargs):
+        if start == "flight" and finish == "error":
+            # Dask itself would have what needs it wait without end.
+            self.info.stuck(key)
         if key in self.info.running and start in ("executing", "long-running", "cancelled", "resumed"):
             if finish in ("cancelled", "released", "forgotten"):
                 kill(self.info, key)
@@ -130,12 +143,32 @@ class WorkerShim(WorkerPlugin):
     async def hello(self):
         return {"protocol": PROTOCOL, "hash": HASH}
 
+    async def leaves(self, key):
+        return await asyncio.get_running_loop().run_in_executor(None, why_not_sent, self.info.worker, key)
+
     async def prepare(self, modules=(), paths=(), host=None, tasks=True):
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(None, prepare_worker, self.info, modules, paths, host)
 
     async def fetch(self, keys, inline=False):
         return await answer_fetch(self.info, keys, inline)
+
+
+def why_not_sent(worker, key):
+    """Why a result cannot leave; None when it can, or is not there."""
+    from distributed.protocol import serialize
+
+    try:
+        value = worker.data[key]
+    except KeyError:
+        return None
+    try:
+        serialize(value, on_error="raise")
+    except Exception as e:
+        cause = e.__cause__ or e.__context__ or e
+        text = "a Python object of type `%s` cannot be sent to another worker" % name_of(type(value))
+        return "%s: %s: %s" % (text, type(cause).__name__, clean(safe_str(cause)).split("\n")[0])
+    return None
 
 
 def prepare_worker(info, modules, paths, host):
