@@ -123,9 +123,10 @@ proptest! {
         prop_assert!(f64::from(haste) >= f64::from(base) / 1.35, "{base}, in haste {haste}");
     }
 
-    /// Losing a worker never makes the policy let others go, nor ask for fewer in its place.
+    /// Losing a worker never makes the policy let others go. How many it asks for may differ either way: another number of workers
+    /// needs another number of waves for the same tasks.
     #[test]
-    fn losing_a_worker_never_lowers_the_target(
+    fn losing_a_worker_never_lets_others_go(
         tasks in 0u64..3000, millis in 10u64..60_000, live in 2u32..60, busy in 0u32..60, startup in 1u64..100,
     ) {
         let busy = busy.min(live).min(tasks as u32);
@@ -142,8 +143,7 @@ proptest! {
         let (_, with) = adaptive.decide(state.clone(), secs(11), &load, &all);
         let (_, without) = adaptive.decide(state, secs(11), &load, &fewer);
         prop_assert!(without.victims.len() <= with.victims.len(), "{with:?} {without:?}");
-        prop_assert!(without.desired + 1 >= with.desired, "{before:?} {with:?} {without:?}");
-        prop_assert!(f64::from(without.launch) >= f64::from(with.launch) / 1.35, "{with:?} {without:?}");
+        prop_assert!(without.desired >= with.desired.min(live - 1), "{before:?} {with:?} {without:?}");
     }
 }
 
