@@ -3,7 +3,8 @@
 map N      N no-op tasks by Client.map, all results gathered: seconds, seconds until they were submitted
 one        one no-op task: seconds
 fetch N    N bytes made by a worker and fetched: seconds
-probe 0|1  stops or starts the watch of the scheduler's loop: seconds it was blocked at most, since the start
+probe 0|1  stops or starts the watch of the scheduler's loop: how long it was blocked at most since then, in seconds of the clock
+           and of its processor time
 tasks      how many tasks the scheduler knows
 """
 
@@ -43,7 +44,7 @@ def do_fetch(client, n):
 
 
 def do_probe(client, on):
-    return (client.sync(client.scheduler.bench_probe, on=on)[0],)
+    return client.sync(client.scheduler.bench_probe, on=on)
 
 
 def do_tasks(client):

@@ -1,36 +1,28 @@
 """Preloaded into the scheduler: how long its event loop was blocked at most. `bench_probe` starts anew and answers what was seen since
-the last call, in seconds: (the longest pause between two turns of the loop, the processor time of this process)."""
+the last call, in seconds of the longest call that the loop made: (of the clock, of the processor). Where others use the processor, too, the
+clock counts their time; the processor's does not."""
 
 import asyncio
 import time
 
-STEP = 0.002
-
-
-async def _watch(state):
-    last = time.perf_counter()
-    while state["watching"]:
-        await asyncio.sleep(STEP)
-        now = time.perf_counter()
-        state["longest"] = max(state["longest"], now - last - STEP)
-        last = now
-
 
 def dask_setup(scheduler):
-    state = {"watching": False, "longest": 0.0, "task": None}
+    state = {"clock": 0.0, "processor": 0.0}
+    original = asyncio.events.Handle._run
+
+    def measured(handle):
+        clock, processor = time.perf_counter(), time.thread_time()
+        try:
+            original(handle)
+        finally:
+            state["processor"] = max(state["processor"], time.thread_time() - processor)
+            state["clock"] = max(state["clock"], time.perf_counter() - clock)
 
     async def bench_probe(on):
-        seen = state["longest"]
-        if state["task"] is not None:
-            state["watching"] = False
-            await state["task"]
-            seen = state["longest"]
-            state["task"] = None
-        state["longest"] = 0.0
-        if on:
-            state["watching"] = True
-            state["task"] = asyncio.ensure_future(_watch(state))
-        return [seen, time.process_time()]
+        seen = [state["clock"], state["processor"]]
+        state.update(clock=0.0, processor=0.0)
+        asyncio.events.Handle._run = measured if on else original
+        return seen
 
     async def bench_tasks():
         return len(scheduler.tasks)

@@ -2,6 +2,7 @@
 import asyncio
 import contextvars
 import difflib
+import functools
 import importlib.util
 import inspect
 import itertools

@@ -5,6 +5,7 @@ try:
 except ImportError:
     Task = None
 
+KNOWS_COROUTINES = "_is_coro" in getattr(Task, "__slots__", ())
 PARKED, PARKING = {}, itertools.count()
 UNDERSTOOD = {
     "self", "client", "keys", "internal_priority", "submitting_task", "user_priority", "actors", "fifo_timeout", "code", "annotations",
@@ -57,7 +58,11 @@ class Submitter:
 
     def task(self, key, run, deps):
         if Task is not None:
-            return Task(key, run, *[TaskRef(dep) for dep in deps]) if deps else Task(key, run)
+            task = Task(key, run, *[TaskRef(dep) for dep in deps]) if deps else Task(key, run)
+            if KNOWS_COROUTINES:
+                # It would find out for every task, here and in the worker.
+                task._is_coro = False
+            return task
         from distributed.utils_comm import WrappedKey
 
         return (run, *[WrappedKey(dep) for dep in deps])

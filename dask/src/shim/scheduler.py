@@ -141,6 +141,9 @@ class Core:
             complain("an event of %s was not told", key)
 
     def changed(self, record, key, start, finish, kwargs):
+        # The usual ones first.
+        if finish == "waiting" and start == "released":
+            return
         if finish == "processing":
             record.worker = self.scheduler.tasks[key].processing_on.address
             if record.told is not None:
@@ -160,6 +163,7 @@ class Core:
         elif start == "memory" and finish in ("released", "waiting"):
             record.attempt += 1
             self.annotate(key, record)
+            record.session.reopened(record)
             record.session.tell(["lost", record.number])
         elif finish == "forgotten":
             if record.session.forget(record.number):
@@ -185,7 +189,8 @@ class Core:
                 seconds += span["stop"] - span["start"]
         note, record.note = record.note, None
         elements = note.get("elements") if note and note.get("attempt") == record.attempt else None
-        record.session.tell(["done", record.number, self.worker_name(address), address, task.nbytes, record.attempt, seconds, elements])
+        event = ["done", record.number, self.worker_name(address), address, task.nbytes, record.attempt, seconds, elements]
+        record.session.ended(record, event)
 
     def again(self, record, key, cause=None):
         note, record.note = record.note, None
@@ -205,12 +210,14 @@ class Core:
         task = self.scheduler.tasks[key]
         blame = task.exception_blame
         if blame is not None and blame.key != key:
+            # The driver knows it from the other's.
+            record.session.settled(record)
             return
         number, note = record.number, record.note or {}
         record.note = None
         address = kwargs.get("worker") or record.worker
         name = self.worker_name(address) if address else ""
-        tell = record.session.tell
+        tell = functools.partial(record.session.ended, record)
         if note.get("attempt", record.attempt) != record.attempt:
             note = {}
         if "failure" in note:

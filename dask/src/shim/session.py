@@ -1,10 +1,14 @@
 # ---- Sessions: one per run. Its keys are wanted by a client that exists only in the scheduler, so a cut connection loses nothing.
 
-# Seconds until events are told: the first at once, many together.
-BATCH, BUSY = 0.002, 0.01
-# Seconds that one part of a submission may hold up everybody else's, about; and how many tasks it has.
-STALL, LEAST, MOST = 0.025, 100, 1000
-TURN = 250
+# Seconds until events are told: at once when they are the last there will be, longer the more of them there are.
+BATCH, BUSY = 0.002, 0.05
+# While so many tasks are open somebody may wait for each.
+FEW = 16
+# Seconds until a message is acknowledged that nothing else is told after.
+ACKNOWLEDGE = 0.02
+# Processor seconds that one part of a submission may hold up everybody else's, about; and how many tasks it has.
+STALL, LEAST, MOST = 0.02, 50, 1000
+TURN = 200
 # So often a task's dependencies may fail to be read.
 STUCK = 3
 NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_.]")
@@ -13,11 +17,13 @@ NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_.]")
 class Record:
     """A task of a session."""
 
-    __slots__ = ("session", "number", "definition", "attempt", "note", "base", "worker", "told", "stuck")
+    __slots__ = ("session", "number", "definition", "attempt", "note", "base", "worker", "told", "stuck", "open")
 
     def __init__(self, session, number, definition, base):
         self.session, self.number, self.definition, self.attempt = session, number, definition, 0
         self.note, self.base, self.worker, self.told, self.stuck = None, base, None, None, 0
+        # Its end has not been told.
+        self.open = True
 
 
 class Definition:
@@ -46,6 +52,32 @@ class Definition:
             self.annotations["resources"] = dict(told["resources"])
 
 
+class Stepped:
+    """Awaits something, and keeps how long it held up the loop at most, in seconds of the processor: a wait for others is no delay of ours."""
+
+    def __init__(self, coroutine):
+        self.coroutine, self.longest = coroutine, 0.0
+
+    def __await__(self):
+        step, value = self.coroutine.send, None
+        while True:
+            begun = time.thread_time()
+            try:
+                waits = step(value)
+            except StopIteration as e:
+                return e.value
+            finally:
+                self.longest = max(self.longest, time.thread_time() - begun)
+            try:
+                value = yield waits
+                step = self.coroutine.send
+            except GeneratorExit:
+                self.coroutine.close()
+                raise
+            except BaseException as e:
+                step, value = self.coroutine.throw, e
+
+
 class Session:
     def __init__(self, core, ident, name, lease):
         self.core, self.ident, self.name = core, ident, name
@@ -55,7 +87,9 @@ class Session:
         self.definitions, self.keys = {}, {}
         self.received, self.sequence, self.order = 0, 0, 0
         self.events, self.unseen = [], []
-        self.flushing, self.acknowledge, self.pause = False, False, BATCH
+        self.timer, self.acknowledge, self.pause = None, False, BATCH
+        # How many tasks' end has not been told.
+        self.open = 0
         self.comm, self.wake, self.closed = None, asyncio.Event(), False
         # What a connection that was cut has sent may still be taken in when the next one is there: one message after the other.
         self.taking = asyncio.Lock()
@@ -64,16 +98,40 @@ class Session:
 
     def tell(self, event):
         self.events.append(event)
-        self.flush_soon()
+        if self.timer is None or len(self.events) == 1:
+            self.flush_in(BATCH if self.open <= FEW else self.pause)
 
-    def flush_soon(self):
-        if not self.flushing:
-            self.flushing = True
-            self.core.loop.call_later(self.pause, self.flush)
+    def ended(self, record, event):
+        """It is told what became of a task."""
+        self.settled(record)
+        self.events.append(event)
+        if self.open == 0:
+            self.flush_in(0)
+        elif self.timer is None or len(self.events) == 1:
+            self.flush_in(BATCH if self.open <= FEW else self.pause)
+
+    def settled(self, record):
+        if record.open:
+            record.open = False
+            self.open -= 1
+
+    def reopened(self, record):
+        if not record.open:
+            record.open = True
+            self.open += 1
+
+    def flush_in(self, pause):
+        due = self.core.loop.time() + pause
+        if self.timer is not None:
+            if self.timer.when() <= due:
+                return
+            self.timer.cancel()
+        self.timer = self.core.loop.call_at(due, self.flush)
 
     def flush(self):
-        self.flushing = False
-        self.pause = BUSY if len(self.events) > 8 else BATCH
+        self.timer = None
+        # One alone was not worth waiting for.
+        self.pause = max(BATCH, self.pause / 2) if len(self.events) < 3 else min(BUSY, self.pause * 2)
         while self.events:
             # A message of bounded size.
             part, self.events = self.events[:5000], self.events[5000:]
@@ -155,7 +213,7 @@ class Session:
             return
         self.received = number
         self.acknowledge = True
-        self.flush_soon()
+        self.flush_in(ACKNOWLEDGE)
 
     # Tasks.
 
@@ -166,10 +224,11 @@ class Session:
         tasks, at = message["tasks"], 0
         try:
             while at < len(tasks) and not self.closed:
-                part, begun = tasks[at:at + self.core.portion], time.monotonic()
-                await self.enter(part, refused_already)
+                part = tasks[at:at + self.core.portion]
+                entering = Stepped(self.enter(part, refused_already))
+                await entering
                 at += len(part)
-                self.core.paced(len(part), time.monotonic() - begun)
+                self.core.paced(len(part), entering.longest)
                 await asyncio.sleep(0)
         except Exception as e:
             refused = (e.kind, e.message, e.hint) if isinstance(e, Refused) else ("unexpected", "the scheduler did not take it: %s: %s" % (type(e).__name__, e), None)
@@ -195,6 +254,7 @@ class Session:
             base = 0 if definition.allowed is None else limit - definition.allowed
             self.keys[number] = key
             core.records[key] = Record(self, number, definition, base)
+            self.open += 1
             group = groups.get(ident)
             if group is None:
                 annotations = dict(definition.annotations)
@@ -225,18 +285,22 @@ class Session:
                 self.tell(["refused", record.number, "unexpected", "the scheduler did not take it; its log says why", None])
 
     def forget(self, number):
+        return self.dropped(number) is not None
+
+    def dropped(self, number):
+        """Nothing is told of it any more. Its key, if it was there."""
         key = self.keys.pop(number, None)
-        if key is not None:
-            self.core.records.pop(key, None)
-        return key is not None
+        record = self.core.records.pop(key, None)
+        if record is not None:
+            self.settled(record)
+        return key
 
     async def release(self, numbers):
         for at in range(0, len(numbers), TURN):
             keys = []
             for number in numbers[at:at + TURN]:
-                key = self.keys.pop(number, None)
+                key = self.dropped(number)
                 if key is not None:
-                    self.core.records.pop(key, None)
                     keys.append(key)
             self.let_go(keys)
             await asyncio.sleep(0)
