@@ -48,14 +48,28 @@ fn flow(error: &anyhow::Error) -> String {
     first(error) + &others.unwrap_or_default()
 }
 
-/// A line for each.
+/// A line for each; one for all that could not be run for the same reason, such as a scheduler that is gone.
 fn others(failures: &[OtherFailure]) -> String {
     if failures.is_empty() {
         return String::new();
     }
-    let mut text: String = failures.iter().take(NAMED).map(|failure| format!("\n  {failure}")).collect();
-    if failures.len() > NAMED {
-        text += &format!("\n  and {} more", failures.len() - NAMED);
+    let mut lines: Vec<(&OtherFailure, usize)> = Vec::new();
+    for failure in failures {
+        let alike =
+            |of: &&mut (&OtherFailure, usize)| failure.state == "refused" && of.0.state == failure.state && of.0.cause == failure.cause;
+        match lines.iter_mut().find(alike) {
+            Some((_, more)) => *more += 1,
+            None => lines.push((failure, 0)),
+        }
+    }
+    let line = |&(failure, more): &(&OtherFailure, usize)| match more {
+        0 => format!("\n  {failure}"),
+        _ => format!("\n  {failure} (and {more} more for the same reason)"),
+    };
+    let mut text: String = lines.iter().take(NAMED).map(line).collect();
+    if lines.len() > NAMED {
+        let rest: usize = lines[NAMED..].iter().map(|(_, more)| 1 + more).sum();
+        text += &format!("\n  and {rest} more");
     }
     format!("\nalso:{text}")
 }

@@ -31,6 +31,8 @@ const SOURCE: &str = concat!(
     "\n\n",
     include_str!("shim/plain.py"),
     "\n\n",
+    include_str!("shim/modules.py"),
+    "\n\n",
     include_str!("shim/host.py"),
     "\n\n",
     include_str!("shim/hosts.py"),

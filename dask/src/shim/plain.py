@@ -104,20 +104,7 @@ class Lookup(Exception):
     pass
 
 
-def add_paths(paths):
-    # Directories of the driver: only those count that this worker has, too.
-    for p in reversed(paths):
-        if p not in sys.path and os.path.isdir(p):
-            sys.path.insert(0, p)
-            importlib.invalidate_caches()
-
-
-FUNCTIONS = {}
-
-
 def find(target):
-    if target in FUNCTIONS:
-        return FUNCTIONS[target]
     module_name, _, attributes = target.partition(":")
     if not module_name or not attributes:
         raise Lookup("`%s` does not name a function; write `package.module:function`" % target)
@@ -138,7 +125,6 @@ def find(target):
             raise Lookup("%s has no `%s`%s" % (at, name, hint) + (" (%s)" % module.__file__ if getattr(module, "__file__", None) else "")) from None
     if not callable(thing):
         raise Lookup("`%s` is not a function but of type `%s`" % (target, name_of(type(thing))))
-    FUNCTIONS[target] = thing
     return thing
 
 

@@ -120,8 +120,8 @@ class Attempt:
         self.info.runs(self.key, self.number)
 
     def python(self, args, holes):
-        add_paths(self.definition["path"])
-        function = find(self.definition["target"])
+        run = self.key.rsplit("-", 2)[-2]
+        function = function_of(run, self.definition["path"], self.definition["target"])
 
         def fill(kind, data):
             if kind == HOLE:

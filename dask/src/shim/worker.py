@@ -173,7 +173,7 @@ def why_not_sent(worker, key):
 
 def prepare_worker(info, modules, paths, host):
     answer = {"python": list(sys.version_info[:3]), "missing": [], "tasks": None, "error": None}
-    add_paths(list(paths))
+    use_paths(list(paths))
     for name in modules:
         try:
             if importlib.util.find_spec(name) is None:

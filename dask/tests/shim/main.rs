@@ -14,6 +14,7 @@ macro_rules! needs_dask {
 
 #[path = "../real/mod.rs"]
 mod real;
+mod modules;
 mod site;
 mod support;
 

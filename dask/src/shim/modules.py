@@ -1,0 +1,118 @@
+# ---- Functions by name. A worker outlives runs: the modules in a run's own directories are looked at again for each run, so that what was
+# edited in between is what runs, and a namesake from another run's directory is not taken for them. What was found stays so for its run.
+
+FUNCTIONS = {}
+DIRECTORIES = set()
+STAMPS = {}
+MODULES = threading.RLock()
+KEPT_RUNS = 64
+looked = 0
+
+
+def function_of(run, paths, target):
+    known = FUNCTIONS.get(run)
+    if known is not None and target in known:
+        return known[target]
+    with MODULES:
+        if known is None:
+            while len(FUNCTIONS) >= KEPT_RUNS:
+                del FUNCTIONS[next(iter(FUNCTIONS))]
+        use_paths(paths, target, known is None)
+        function = find(target)
+        own_modules(present(paths))
+        FUNCTIONS.setdefault(run, {})[target] = function
+    return function
+
+
+def present(paths):
+    # Directories of the driver: only those count that this worker has, too.
+    return [p for p in paths if os.path.isdir(p)]
+
+
+def use_paths(paths, target=None, new_run=True):
+    paths = present(paths)
+    with MODULES:
+        if sys.path[:len(paths)] != paths:
+            sys.path[:] = paths + [p for p in sys.path if p not in paths]
+        if paths:
+            drop_others(paths, target)
+            own, edited = own_modules(paths)
+            if new_run and edited:
+                for name in own:
+                    sys.modules.pop(name, None)
+        DIRECTORIES.update(os.path.realpath(p) for p in paths)
+        importlib.invalidate_caches()
+
+
+def source_in(paths, root):
+    """Where a top-level module is in these directories."""
+    for p in paths:
+        for file in (os.path.join(p, root, "__init__.py"), os.path.join(p, root + ".py")):
+            if os.path.isfile(file):
+                return os.path.realpath(file)
+    return None
+
+
+def loaded(paths):
+    """The modules that bear a name that is also in these directories: name, module, real file, file of the top-level one here."""
+    roots = {}
+    for p in paths:
+        try:
+            entries = os.listdir(p)
+        except OSError:
+            continue
+        for entry in entries:
+            roots[entry[:-3] if entry.endswith(".py") else entry] = None
+    for name, module in list(sys.modules.items()):
+        root = name.partition(".")[0]
+        file = getattr(module, "__file__", None)
+        if root not in roots or root in ("__main__", "dask", "distributed") or not isinstance(file, str) or not file.endswith(".py"):
+            continue
+        if roots[root] is None:
+            roots[root] = source_in(paths, root) or False
+        if roots[root]:
+            yield name, module, os.path.realpath(file), roots[root]
+
+
+def is_of(file, source):
+    return file == source or os.path.basename(source) == "__init__.py" and file.startswith(os.path.dirname(source) + os.sep)
+
+
+def drop_others(paths, target):
+    wanted = target.partition(":")[0].partition(".")[0] if target else None
+    for name, _, file, source in list(loaded(paths)):
+        if is_of(file, source):
+            continue
+        if any(file.startswith(directory + os.sep) for directory in DIRECTORIES):
+            del sys.modules[name]
+        elif name == wanted:
+            text = "the worker has another Python module `%s` loaded, %s, not %s; rename yours, or restart the workers"
+            raise Lookup(text % (name, file, source))
+
+
+def own_modules(paths):
+    """The modules from these directories, and whether one was edited since it was loaded."""
+    global looked
+    names, edited, now = [], False, time.time_ns()
+    for name, module, file, source in loaded(paths):
+        if not is_of(file, source):
+            continue
+        names.append(name)
+        try:
+            state = os.stat(file)
+            stamp = (state.st_mtime_ns, state.st_size)
+        except OSError:
+            stamp = None
+        known = STAMPS.get(name)
+        if known is not None and known[0] is module:
+            edited = edited or known[1] != stamp
+        else:
+            # Loaded since the last look, by a function's own import or by somebody else.
+            if stamp is not None and stamp[0] > looked:
+                stamp = None
+            edited = edited or stamp is None
+            STAMPS[name] = (module, stamp)
+    looked = now
+    return names, edited
+
+
