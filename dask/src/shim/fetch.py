@@ -48,7 +48,8 @@ async def answer_fetch(info, keys, inline):
 def formed(value, forms):
     """A Python object in the first form that it has."""
     name = name_of(type(value))
-    error = ["error", "unserializable", "a Python object of type `%s` has no plain form" % name, name]
+    lack = "has no plain form" if "plain" in forms else "is no table of pandas, polars or pyarrow"
+    error = ["error", "unserializable", "a Python object of type `%s` %s" % (name, lack), name]
     for form in forms:
         try:
             if form == "plain":

@@ -12,9 +12,9 @@ macro_rules! needs_dask {
     };
 }
 
+mod modules;
 #[path = "../real/mod.rs"]
 mod real;
-mod modules;
 mod site;
 mod support;
 
