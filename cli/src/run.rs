@@ -65,11 +65,14 @@ pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> 
         let _ = runtime.block_on(async { tokio::time::timeout(SHOWN, shown).await });
     }
     let ending = match checked.config.mode {
-        Mode::Existing { .. } => "the cluster is left as it was",
+        Mode::Existing { .. } => LEFT,
         Mode::Temporary { .. } => "cluster closed",
     };
     end(finished, plan, &to, (!args.quiet).then_some(ending), screen, runtime)
 }
+
+/// What became of a cluster that is not ours.
+const LEFT: &str = "the cluster is left as it was";
 
 /// The result, the summary, what remains. `ending`: what became of a cluster that ended well; `None`: be quiet.
 fn end(
@@ -156,6 +159,7 @@ fn summary(report: &RunReport, ending: &str) -> String {
     ];
     let others: String = counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!(", {count} {word}")).collect();
     let cluster = match &report.close {
+        None if ending == LEFT => "the cluster was not reached",
         None => "the cluster did not start",
         Some(Ok(close)) if close.remaining.is_empty() => ending,
         Some(_) => "cluster not closed",

@@ -229,7 +229,7 @@ class Core:
         elif task.suspicious > self.scheduler.allowed_failures and isinstance(kwargs.get("exception"), bytes):
             last = getattr(pickled(kwargs.get("exception")), "last_worker", None)
             name = str(getattr(last, "name", None) or name)
-            tell(["crashed", number, name, task.suspicious - record.base, "the worker was lost while it had this task",
+            tell(["crashed", number, name, task.suspicious - record.base, "its connection to the scheduler ended",
                   record.attempt])
         elif start == "no-worker":
             tell(["refused", number, "unschedulable", record.told or "no worker could run it in time", None])

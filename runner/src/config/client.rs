@@ -1,6 +1,6 @@
 //! `client_kwargs`: the keyword arguments of Dask's `Client`, and a few of ours.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use remuda_core::{
     duration::Seconds,
@@ -85,13 +85,25 @@ impl TaskHost {
     }
 }
 
+/// Below it a busy driver or scheduler is taken for a dead one.
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+
 impl ClientConfig {
     /// Checks kwargs, all at once.
     ///
     /// # Errors
     /// [`remuda_core::error::ErrorKind::ConfigInvalid`]: unknown keys, wrong types, keys that a run cannot take.
     pub fn parse(kwargs: Kwargs) -> Result<Self> {
-        kwargs.parse()
+        let written = kwargs.get("lease").cloned().unwrap_or_default();
+        let config: Self = kwargs.parse()?;
+        match config.lease {
+            Some(Seconds(lease)) if lease < SHORTEST_LEASE => {
+                let mistake = Mistake::new("lease", "too short: the tasks would be given up between two signs of life");
+                let expected = Some(format!("at least {SHORTEST_LEASE:?}; leave it out for 30 s"));
+                Err(Error::invalid(vec![Mistake { value: Some(written), expected, ..mistake }]))
+            }
+            _ => Ok(config),
+        }
     }
 
     /// The certificates, read and looked at.

@@ -229,3 +229,12 @@ fn a_class_s_complaints_get_their_places() {
     let error = config.explain(&kwargs.clone().parse::<Config>().unwrap_err());
     insta::assert_snapshot!(error);
 }
+
+#[test]
+fn a_lease_is_longer_than_a_sign_of_life() {
+    for short in [json!(0), json!("200ms")] {
+        let error = ClientConfig::parse(Kwargs::new().with("lease", short)).unwrap_err();
+        assert!(error.is_user_error() && error.to_string().contains("lease"), "{error}");
+    }
+    assert!(ClientConfig::parse(Kwargs::new().with("lease", "1s")).is_ok());
+}
