@@ -21,7 +21,7 @@ use remuda_dask::{
     security::{Material, Role},
     shim::{self, Preload},
 };
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::{net::TcpStream, task::spawn_blocking, time::timeout};
 
 use super::{
     DaskConfig,
@@ -44,6 +44,9 @@ const CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// How long a cluster's certificates are valid: a local cluster does not outlive its driver.
 const DAYS: u32 = 365;
 
+/// For a scheduler that listens to let somebody in.
+const KNOCK: Duration = Duration::from_secs(1);
+
 /// For the system to end what was killed.
 const DEATH: Duration = Duration::from_secs(20);
 
@@ -62,6 +65,8 @@ pub(super) struct Inner {
 #[derive(Debug, Default)]
 struct State {
     closed: bool,
+    /// How the scheduler ended has been said, or is no news.
+    told: bool,
     directory: Option<(Entry, PathBuf)>,
     scheduler: Option<Arc<Kept>>,
     workers: BTreeMap<WorkerId, Arc<Kept>>,
@@ -93,6 +98,15 @@ impl Inner {
     pub(super) fn running(&self) -> Vec<Arc<Process>> {
         let state = self.state();
         state.workers.values().map(|worker| worker.process.clone()).filter(|process| process.end().is_none()).collect()
+    }
+
+    /// Whether the scheduler has been there and nothing listens at its address any more.
+    async fn is_lost(&self) -> bool {
+        let address = self.state().ready.as_ref().and_then(|ready| Some(ready.address.split_once("://")?.1.to_owned()));
+        match address {
+            Some(address) => !matches!(timeout(KNOCK, TcpStream::connect(address)).await, Ok(Ok(_)) | Err(_)),
+            None => false,
+        }
     }
 
     fn ready(&self, operation: &'static str) -> Result<Ready> {
@@ -198,14 +212,14 @@ async fn note(cx: &Context, kept: &Kept) {
     }
 }
 
-/// Why the scheduler is lost: its engine sees no more than the end of a connection. An end that a close has asked for is no news.
+/// Says why the scheduler is lost, once: its engine sees no more than the end of a connection.
 async fn tell_end(cx: Context, inner: Weak<Inner>, scheduler: Arc<Process>) {
     let end = scheduler.ended().await;
-    if inner.upgrade().is_none_or(|inner| inner.state().closed) {
-        return;
-    }
     let complaint = spawn_blocking(move || scheduler.complaints().pop()).await.ok().flatten();
     let complaint = complaint.map(|line| format!(": {line}")).unwrap_or_default();
+    if inner.upgrade().is_none_or(|inner| std::mem::replace(&mut inner.state().told, true)) {
+        return;
+    }
     tracing::error!(cluster = cx.name(), end = &*end, "Dask's scheduler ended{complaint}");
     cx.report(ClusterEvent::Degraded(format!("Dask's scheduler ended: {end}{complaint}")));
 }
@@ -319,9 +333,13 @@ impl ClusterManager for DaskCluster {
     }
 
     async fn close(&self, cx: &Context) -> Result<CloseReport> {
+        // The end of a scheduler that has stopped to listen by itself is news, also when it comes after the engine's word has closed the
+        // cluster. An end that this close asks for is none.
+        let lost = self.0.is_lost().await;
         let (directory, scheduler, all) = {
             let mut state = self.0.state();
             state.closed = true;
+            state.told |= !lost;
             let all: Vec<_> = state.workers.values().chain(&state.scheduler).cloned().collect();
             (state.directory.clone(), state.scheduler.clone(), all)
         };
@@ -332,6 +350,9 @@ impl ClusterManager for DaskCluster {
         if !all_ended(&all, CLOSE_GRACE).await {
             all.iter().for_each(|kept| kept.process.kill(None));
             all_ended(&all, DEATH).await;
+        }
+        if let Some(scheduler) = scheduler.filter(|scheduler| scheduler.process.end().is_some()) {
+            tell_end(cx.clone(), Arc::downgrade(&self.0), scheduler.process.clone()).await;
         }
         let mut remaining = Vec::new();
         for kept in &all {
