@@ -7,6 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use remuda_core::{
+    adaptive::Backend,
     class::ClusterClass,
     engine::Engine,
     error::{Error, ErrorKind, Result},
@@ -27,6 +28,8 @@ const THREADS_END: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct LocalCluster {
     options: Options,
+    /// `n_workers` stands in the kwargs.
+    workers_given: bool,
     name: Option<String>,
     shared: OnceLock<Arc<Shared>>,
     starting: Mutex<()>,
@@ -43,15 +46,25 @@ impl ClusterClass for LocalCluster {
     type Config = LocalConfig;
 
     fn from_config(config: LocalConfig) -> Result<Self> {
-        let name = config.name.clone();
-        Ok(Self { options: config.resolve()?, name, shared: OnceLock::new(), starting: Mutex::new(()) })
+        let (name, workers_given) = (config.name.clone(), config.n_workers.is_some());
+        Ok(Self { options: config.resolve()?, workers_given, name, shared: OnceLock::new(), starting: Mutex::new(()) })
     }
 }
 
 #[async_trait]
 impl ClusterManager for LocalCluster {
     fn info(&self) -> ClusterInfo {
-        ClusterInfo { class: Self::PATH.to_owned(), scaling: Scaling::Workers, workers: self.options.n_workers, name: self.name.clone() }
+        // A thread is there at once; a process loads this program again.
+        let startup = Duration::from_millis(if self.options.processes { 300 } else { 10 });
+        ClusterInfo {
+            scaling: Scaling::Workers,
+            workers: self.options.n_workers,
+            workers_given: self.workers_given,
+            slots: self.options.slots,
+            backend: Backend::new(startup),
+            name: self.name.clone(),
+            ..ClusterInfo::new(Self::PATH)
+        }
     }
 
     async fn start(&self, _cx: &Context) -> Result<Endpoint> {

@@ -4,9 +4,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
+    adaptive::Load,
     error::{Error, ErrorKind, Result},
     manager::Endpoint,
     task::{Key, TaskError, TaskEvent, TaskSpec},
@@ -20,16 +21,60 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     async fn open(&self) -> Result<Arc<dyn Session>>;
 
     /// Takes workers (by their scheduler names) out of work, waits for what they run, moves their results. Returns those drained
-    /// by the deadline; the others still run something. Dropping the future leaves them out of work.
+    /// by the deadline; the others still run something. Dropping the future leaves them out of work. One that is not in an answer
+    /// given *before* the deadline cannot be drained (no other has room for its results) and takes work again.
     async fn drain(&self, workers: &[String], deadline: Duration) -> Result<Vec<String>>;
 
     /// Joins, departures, and the end of the scheduler itself. Workers that joined before the call are told first.
     fn changes(&self) -> WorkerChanges;
 
+    /// What the scheduler knows of its work now, for adaptive scaling. Cheap: what it costs depends on the groups and workers there
+    /// are, not on the tasks. Workers that are not listed are taken for busy.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported), the default: this engine cannot tell. Any other: it is asked again at the next turn.
+    async fn load(&self) -> Result<Observation> {
+        Err(Error::new(ErrorKind::Unsupported, "this engine cannot tell its load"))
+    }
+
+    /// A number that changes when work arrives, so that adaptive scaling looks at once where it would have waited. `None`, the
+    /// default: it looks every `interval` only.
+    fn arrivals(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+
     /// A page for people, where the scheduler has one. The endpoint's own word goes before this.
     fn dashboard(&self) -> Option<String> {
         None
     }
+}
+
+/// A scheduler's work at one moment, for [`adaptive`](crate::adaptive) scaling.
+///
+/// Tasks that none of the workers there are could ever run are no work: another worker of the same kind would not help.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// The tasks. Numbers of prefixes and ids of groups stay the same for the life of the engine.
+    pub load: Load,
+    /// The workers at the scheduler, draining ones too.
+    pub workers: Vec<WorkerLoad>,
+}
+
+/// One worker, as the scheduler sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WorkerLoad {
+    /// Its name there: the one of [`WorkerChange::Joined`].
+    pub name: String,
+    /// How many tasks it runs at once.
+    pub slots: u32,
+    /// Tasks assigned to it, those that wait for a slot of it included.
+    pub processing: u32,
+    /// Results it holds, bytes; spilled ones too. 0 where results do not stay with workers.
+    pub bytes: u64,
+    /// Its memory, bytes. 0: no limit.
+    pub memory_limit: u64,
+    /// It must stay although it looks idle: paused, a long-running task, actors.
+    pub pinned: bool,
 }
 
 /// What happens to the workers, in order.

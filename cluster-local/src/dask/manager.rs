@@ -10,6 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use remuda_core::{
+    adaptive::Backend,
     class::ClusterClass,
     error::{Error, ErrorKind, Result},
     host,
@@ -246,7 +247,16 @@ impl ClusterClass for DaskCluster {
 impl ClusterManager for DaskCluster {
     fn info(&self) -> ClusterInfo {
         let plan = &self.0.plan;
-        ClusterInfo { class: Self::PATH.to_owned(), scaling: Scaling::Workers, workers: plan.n_workers, name: plan.config.name.clone() }
+        ClusterInfo {
+            scaling: Scaling::Workers,
+            workers: plan.n_workers,
+            workers_given: plan.config.n_workers.is_some(),
+            slots: plan.nthreads,
+            // A Python process that imports Dask.
+            backend: Backend::new(Duration::from_secs(1)),
+            name: plan.config.name.clone(),
+            ..ClusterInfo::new(Self::PATH)
+        }
     }
 
     async fn start(&self, cx: &Context) -> Result<Endpoint> {

@@ -1,8 +1,9 @@
 //! What the handle sees.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
+    adaptive::{AdaptConfig, Decision, Usage},
     engine::Engine,
     error::{Error, Result},
     ledger::Ledger,
@@ -29,6 +30,8 @@ pub struct ClusterStatus {
     pub dashboard: Option<Arc<str>>,
     /// Each worker, by index.
     pub workers: Vec<WorkerSnapshot>,
+    /// Adaptive scaling. `None`: somebody said a number. Stays after the close, for the report.
+    pub adapt: Option<AdaptStatus>,
     /// Why the cluster is of no use any more. The first reason stays.
     pub failure: Option<Error>,
     /// The last trouble with a worker, for messages about those that do not come.
@@ -41,6 +44,32 @@ pub struct ClusterStatus {
     pub(crate) engine: Option<Arc<dyn Engine>>,
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) ledger: Option<Ledger>,
+}
+
+/// Adaptive scaling at one moment. The counts do not overlap, and without draining and stopping ones they make up `desired`.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdaptStatus {
+    /// What was asked for.
+    pub config: AdaptConfig,
+    /// The platform scales by itself within the bounds: there are no decisions.
+    pub native: bool,
+    /// Workers that should be there or on their way.
+    pub desired: u32,
+    /// Asked for, not at the scheduler yet.
+    pub starting: u32,
+    /// Taking tasks.
+    pub running: u32,
+    /// Finishing what they run, then going.
+    pub draining: u32,
+    /// The last decision, with its reason.
+    pub decision: Option<Decision>,
+    /// What was used until then, as far as the cluster was adaptive.
+    pub usage: Usage,
+    /// How long a start takes, as learned.
+    pub startup: Option<Duration>,
+    /// Why the last look at the load failed; the number of workers stays as it is meanwhile.
+    pub trouble: Option<String>,
 }
 
 /// One worker at one moment.
