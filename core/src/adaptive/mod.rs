@@ -7,7 +7,7 @@
 //!
 //! It is a pure function: [`Adaptive::decide`] takes the [`State`] it returned before, the time, the [`Load`] and the [`Fleet`],
 //! and returns the next state and a [`Decision`] with its reason. No clock, no I/O, no chance: the same input gives the same
-//! decision, so that a log of inputs can be replayed.
+//! decision, so that a log ([`Entry`]) can be replayed ([`Replay`]).
 //!
 //! Promises, held by `core/tests/adaptive`:
 //! - a busy worker is never a victim, nor one whose results the others could not hold;
@@ -21,6 +21,7 @@ mod durations;
 mod fleet;
 mod floor;
 mod load;
+mod log;
 mod need;
 mod project;
 mod recurrence;
@@ -38,9 +39,10 @@ pub use self::{
     decision::{Decision, Reason},
     fleet::{Backend, Fleet, Phase, Worker},
     load::{Group, Load, Prefix},
+    log::{Begin, Decided, Entry, Replay},
     state::{State, Usage},
 };
-use self::{project::Plan, recurrence::Replay, view::View};
+use self::{project::Plan, view::View};
 
 /// The policy, for one configuration on one platform.
 #[derive(Debug, Clone)]
@@ -84,7 +86,7 @@ impl Adaptive {
         let mut view = View::new(self, state, load, fleet, durations);
         state.stream.note(load, &view.durations, view.now, view.startup);
         view.rate = state.stream.rate(view.startup);
-        let replay = Replay {
+        let replay = recurrence::Replay {
             now: view.now,
             startup: view.startup,
             billed: view.billed,

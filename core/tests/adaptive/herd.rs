@@ -2,7 +2,9 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use remuda_core::adaptive::{AdaptConfig, Adaptive, Backend, Decision, Fleet, Group, Load, Phase, Prefix, State, Usage, Worker};
+use remuda_core::adaptive::{
+    AdaptConfig, Adaptive, Backend, Begin, Decided, Decision, Entry, Fleet, Group, Load, Phase, Prefix, State, Usage, Worker,
+};
 
 use crate::input::secs;
 
@@ -27,6 +29,7 @@ struct Beast {
 /// The cluster.
 pub(crate) struct Herd {
     adaptive: Adaptive,
+    begin: (AdaptConfig, Backend),
     state: Option<State>,
     /// The simulation's time, and what the policy's clock shows beyond it, in seconds.
     now: Duration,
@@ -55,7 +58,8 @@ impl Herd {
     pub(crate) fn new(config: AdaptConfig, backend: Backend, slots: u32, seed: u64, lost: f64) -> Self {
         Self {
             startup: backend.startup,
-            adaptive: Adaptive::new(config, backend),
+            adaptive: Adaptive::new(config.clone(), backend.clone()),
+            begin: (config, backend),
             state: Some(State::default()),
             now: secs(0),
             shift: 10_000,
@@ -107,15 +111,29 @@ impl Herd {
         Plot { desired, killed: self.killed }
     }
 
+    /// So many decisions, as the lines of a log that begins now.
+    pub(crate) fn log(&mut self, ticks: usize) -> Vec<String> {
+        let (config, backend) = self.begin.clone();
+        let begin = Begin::new(config, backend, self.state.clone().unwrap_or_default());
+        let mut log = vec![Entry::Begin(Box::new(begin))];
+        log.extend((0..ticks).map(|_| Entry::Decided(self.decide())));
+        log.iter().map(|entry| entry.to_line().unwrap()).collect()
+    }
+
     /// A second, then a decision, carried out: what was asked and answered.
     pub(crate) fn tick(&mut self) -> (Fleet, Decision) {
+        let Decided { fleet, decision, .. } = self.decide();
+        (fleet, decision)
+    }
+
+    fn decide(&mut self) -> Decided {
         (0..STEPS).for_each(|_| self.step());
-        let (load, fleet) = (self.load(), self.fleet());
+        let (now, load, fleet) = (self.shown(self.now), self.load(), self.fleet());
         let state = self.state.take().unwrap_or_default();
-        let (state, decision) = self.adaptive.decide(state, self.shown(self.now), &load, &fleet);
+        let (state, decision) = self.adaptive.decide(state, now, &load, &fleet);
         self.state = Some(state);
         self.obey(&decision);
-        (fleet, decision)
+        Decided { now, load, fleet, decision }
     }
 
     /// A moment as the policy's clock shows it.

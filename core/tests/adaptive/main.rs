@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use remuda_core::{
-    adaptive::{AdaptConfig, Adaptive, Backend, Decision, Fleet, Load, Phase, Reason, State},
+    adaptive::{AdaptConfig, Adaptive, Backend, Decision, Entry, Fleet, Load, Phase, Reason, Replay, State},
     duration::Seconds,
 };
 
@@ -251,4 +251,42 @@ fn start_up_times_are_learned() {
     let (learned, billed) = herd.learned().unwrap();
     assert!((10.0..15.0).contains(&learned.as_secs_f64()), "{learned:?}");
     assert_eq!(State::with_startup(learned, billed).startup(), Some((learned, billed)));
+}
+
+/// A log that was written and read again makes the same decisions, number by number; a changed one does not pass.
+#[test]
+fn a_log_can_be_replayed() {
+    let mut herd = Herd::new(AdaptConfig { time_weight: 1.1, ..bounded(1, 40) }, backend(7), 2, 11, 0.1);
+    for k in 0..12 {
+        herd.submit(secs(23 * k), 40 + 31 * k, Duration::from_millis(137 * (k + 1)));
+    }
+    (0..60).for_each(|_| drop(herd.tick()));
+    // From the middle of a life, so that the state has numbers of every kind in it.
+    let log = herd.log(240);
+    let mut replay = Replay::default();
+    let mut told = 0;
+    for line in &log {
+        let entry = Entry::parse(line).unwrap();
+        assert_eq!(&entry.to_line().unwrap(), line);
+        let again = replay.next(&entry).unwrap();
+        if let Entry::Decided(decided) = &entry {
+            assert_eq!(again.as_ref(), Some(&decided.decision));
+            told += usize::from(decided.decision.launch > 0 || !decided.decision.victims.is_empty());
+        }
+    }
+    assert!(told > 5, "it has seen too little: {told}");
+    let without_begin = Replay::default().next(&Entry::parse(&log[1]).unwrap()).unwrap_err();
+    assert!(without_begin.to_string().contains("does not begin"), "{without_begin}");
+    // Another load gives another decision.
+    let mut other = Replay::default();
+    let differ = log.iter().any(|line| {
+        let mut entry = Entry::parse(line).unwrap();
+        if let Entry::Decided(decided) = &mut entry {
+            decided.load.groups.iter_mut().for_each(|group| group.ready *= 3);
+        }
+        let again = other.next(&entry).unwrap();
+        matches!((&entry, again), (Entry::Decided(decided), Some(again)) if again != decided.decision)
+    });
+    assert!(differ);
+    assert!(Entry::parse("{\"decided\":{}}").is_err() && Entry::parse("not JSON").is_err());
 }

@@ -1,0 +1,105 @@
+//! A log of decisions that can be made again: what was asked and what was answered, a line of JSON each.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{AdaptConfig, Adaptive, Backend, Decision, Fleet, Load, State};
+use crate::error::{Error, ErrorKind, Result};
+
+/// One line of a log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entry {
+    /// Adaptive scaling was switched on, or anew.
+    Begin(Box<Begin>),
+    /// A decision was made.
+    Decided(Decided),
+}
+
+/// What decisions begin with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Begin {
+    /// The version of Remuda that decided.
+    pub version: String,
+    /// `adapt_kwargs`, defaults filled in.
+    pub config: AdaptConfig,
+    /// What the cluster class knows of its platform.
+    pub backend: Backend,
+    /// What was known from before.
+    pub state: State,
+}
+
+impl Begin {
+    /// Of this version.
+    #[must_use]
+    pub fn new(config: AdaptConfig, backend: Backend, state: State) -> Self {
+        Self { version: env!("CARGO_PKG_VERSION").to_owned(), config, backend, state }
+    }
+}
+
+/// A decision with all it was made from, but for the state, which follows from the lines before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decided {
+    /// The time, on the clock of the fleet's times.
+    pub now: Duration,
+    /// What there was to do.
+    pub load: Load,
+    /// What there was to do it with.
+    pub fleet: Fleet,
+    /// What followed.
+    pub decision: Decision,
+}
+
+impl Entry {
+    /// The entry as one line, without its end.
+    ///
+    /// # Errors
+    /// [`Unexpected`](ErrorKind::Unexpected): a number that JSON does not have. The policy makes none.
+    pub fn to_line(&self) -> Result<String> {
+        serde_json::to_string(self)
+            .map_err(|error| Error::new(ErrorKind::Unexpected, "a decision cannot be written as JSON").with_source(error))
+    }
+
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// [`ConfigInvalid`](ErrorKind::ConfigInvalid): it is none, or of another version that wrote other things.
+    pub fn parse(line: &str) -> Result<Self> {
+        serde_json::from_str(line).map_err(|error| {
+            Error::new(ErrorKind::ConfigInvalid, format!("not a line of a decision log: {error}"))
+                .with_hint("`remuda run --explain-scaling=FILE` writes such logs; read one with the version that wrote it")
+        })
+    }
+}
+
+/// Makes the decisions of a log again.
+#[derive(Debug, Default)]
+pub struct Replay {
+    begun: Option<(Adaptive, State)>,
+}
+
+impl Replay {
+    /// The decision that follows now from an entry and those before; `None` for a [`Begin`].
+    ///
+    /// # Errors
+    /// [`ConfigInvalid`](ErrorKind::ConfigInvalid): a decision before any [`Begin`], or a configuration that is refused.
+    pub fn next(&mut self, entry: &Entry) -> Result<Option<Decision>> {
+        match entry {
+            Entry::Begin(begin) => {
+                begin.config.check()?;
+                self.begun = Some((Adaptive::new(begin.config.clone(), begin.backend.clone()), begin.state.clone()));
+                Ok(None)
+            }
+            Entry::Decided(Decided { now, load, fleet, .. }) => {
+                let Some((adaptive, state)) = &mut self.begun else {
+                    let error = Error::new(ErrorKind::ConfigInvalid, "the log does not begin with a line that says what it was made with");
+                    return Err(error.with_hint("give the whole log, from its first line"));
+                };
+                let (next, decision) = adaptive.decide(std::mem::take(state), *now, load, fleet);
+                *state = next;
+                Ok(Some(decision))
+            }
+        }
+    }
+}
