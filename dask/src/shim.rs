@@ -53,6 +53,8 @@ const SOURCE: &str = concat!(
     "\n\n",
     include_str!("shim/places.py"),
     "\n\n",
+    include_str!("shim/load.py"),
+    "\n\n",
     include_str!("shim/watch.py"),
     "\n\n",
     include_str!("shim/scheduler.py"),

@@ -3,6 +3,8 @@
 
 #[path = "engine/bench.rs"]
 mod bench;
+#[path = "engine/load.rs"]
+mod load;
 #[path = "engine/proxy.rs"]
 mod proxy;
 mod real;

@@ -1,17 +1,26 @@
 //! Taking workers out of work: no new tasks, what runs ends, results move to others.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use remuda_core::error::Result;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Inner;
-use crate::{Rpc, protocol::Value};
+use crate::{
+    Rpc,
+    control::{Retirement, Retiring},
+    protocol::Value,
+    shim,
+};
 
 /// Between two looks at what a worker still runs.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Returns the names of those that are empty by the deadline. One that is not known any more has nothing to lose.
+/// Returns the names of those that are empty by the deadline. One that is not known any more has nothing to lose. One whose results have
+/// nowhere to go takes work again.
 pub(super) async fn drain(inner: &Inner, names: &[String], deadline: Duration) -> Result<Vec<String>> {
     let end = Instant::now() + deadline;
     let addresses = inner.addresses(names);
@@ -20,9 +29,14 @@ pub(super) async fn drain(inner: &Inner, names: &[String], deadline: Duration) -
         return Ok(drained);
     }
     let mut rpc = inner.rpc().await?.with_patience(deadline.max(Duration::from_secs(1)));
-    // Closing gracefully: it is given nothing more, and moves what it has.
-    retire(&mut rpc, addresses.keys()).await?;
+    // Closing gracefully: it is given nothing more, and moves what it has. Where that has nowhere to go, Dask itself lets it work again.
+    let retired = retire(&mut rpc, addresses.keys()).await?;
     let mut busy = addresses;
+    if retired.len() < busy.len() {
+        let here = processing(&mut rpc, busy.keys()).await?;
+        drained.extend(busy.iter().filter(|(address, _)| !here.contains_key(*address)).map(|(_, name)| name.clone()));
+        busy.retain(|address, _| retired.contains(address));
+    }
     // A future that is dropped, or runs out of time here, leaves them out of work.
     while !busy.is_empty() {
         let running = timeout_at(end, processing(&mut rpc, busy.keys())).await;
@@ -33,8 +47,16 @@ pub(super) async fn drain(inner: &Inner, names: &[String], deadline: Duration) -
             // What it has computed since is still there only.
             let moved = timeout_at(end, retire(&mut rpc, empty.iter())).await;
             let Ok(moved) = moved else { break };
-            moved?;
+            let moved = moved?;
+            let (empty, stuck): (Vec<_>, Vec<_>) =
+                empty.into_iter().partition(|address| moved.contains(address) || !running.contains_key(address));
             drained.extend(empty.iter().filter_map(|address| busy.remove(address)));
+            if !stuck.is_empty() {
+                busy.retain(|address, _| !stuck.contains(address));
+                // This time it was out of work before, and stays so.
+                let workers = Value::Array(stuck.iter().map(|address| address.as_str().into()).collect());
+                rpc.call(&shim::op("resume"), [("workers", workers)]).await?;
+            }
         }
         if busy.is_empty() || Instant::now() >= end {
             break;
@@ -53,9 +75,10 @@ impl Inner {
     }
 }
 
-async fn retire(rpc: &mut Rpc, workers: impl Iterator<Item = &String>) -> Result<()> {
-    let workers = Value::Array(workers.map(|address| address.as_str().into()).collect());
-    rpc.call("retire_workers", [("workers", workers), ("close_workers", false.into()), ("remove", false.into())]).await.map(drop)
+/// Those whose results are elsewhere now.
+async fn retire(rpc: &mut Rpc, workers: impl Iterator<Item = &String>) -> Result<BTreeSet<String>> {
+    let retired = rpc.retire_workers(&Retiring::Addresses(workers.cloned().collect()), Retirement::Drain).await?;
+    Ok(retired.into_keys().collect())
 }
 
 /// How many tasks each of them has; nothing for one that is gone.

@@ -2,6 +2,7 @@
 
 mod drain;
 mod fetch;
+mod load;
 mod redial;
 mod versions;
 mod watch;
@@ -14,7 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 use remuda_core::{
-    engine::{Connect, Engine, Session, WorkerChange, WorkerChanges},
+    engine::{Connect, Engine, Observation, Session, WorkerChange, WorkerChanges},
     error::{Error, Result},
     host,
     manager::Endpoint,
@@ -146,6 +147,9 @@ pub(crate) struct Inner {
     /// Set once.
     pub(crate) lost: latest::Sender<Option<Error>>,
     pub(crate) fetcher: Fetcher,
+    asking: tokio::sync::Mutex<load::Asking>,
+    /// How often work has come, since somebody asks for the load.
+    arrivals: latest::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -217,6 +221,8 @@ impl DaskEngine {
             workers: Mutex::default(),
             slots: latest::Sender::new(0),
             lost: latest::Sender::new(None),
+            asking: tokio::sync::Mutex::default(),
+            arrivals: latest::Sender::new(0),
         });
         let stop = CancellationToken::new();
         let first = watch::attach(&inner).await?;
@@ -250,6 +256,15 @@ impl Engine for DaskEngine {
             None => workers.listeners.push(tell),
         }
         changes
+    }
+
+    /// Counts of all tasks of the scheduler, whosever they are. Where the shim cannot count, a guess from `adaptive_target`.
+    async fn load(&self) -> Result<Observation> {
+        load::load(&self.inner).await
+    }
+
+    fn arrivals(&self) -> Option<latest::Receiver<u64>> {
+        Some(self.inner.arrivals.subscribe())
     }
 
     fn dashboard(&self) -> Option<String> {

@@ -114,6 +114,9 @@ fn take(inner: &Inner, message: &Message, first: bool) {
             workers.known.iter().filter(|(address, _)| !here.contains(address)).map(|(_, known)| known.name.clone()).collect();
         gone.iter().for_each(|name| workers.leave(name, "it left while the connection was cut", false));
     }
+    if events.iter().any(|event| event.as_array().and_then(|event| event.first()).and_then(text) == Some("arrived")) {
+        inner.arrivals.send_modify(|count| *count += 1);
+    }
     for event in events {
         if let Some((address, known)) = arrival(event) {
             joined.insert(address.clone(), known.name.clone());

@@ -110,6 +110,10 @@ impl Shared {
         self.state().book.seen()
     }
 
+    fn backlog(&self) -> Vec<book::Backlog> {
+        self.state().book.backlog()
+    }
+
     /// The first message that is sent and not known to have arrived.
     pub(crate) fn unacknowledged(&self) -> Option<u64> {
         self.state().book.unacknowledged()

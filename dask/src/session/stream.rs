@@ -13,12 +13,16 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::{
     CLOSING, Shared,
+    book::Backlog,
     wire::{self, News},
 };
 use crate::{Comm, CommReader, CommWriter, shim};
 
 /// Messages of events after which the shim is told that it may forget them.
 const FORGET: u64 = 50;
+
+/// Between two words about the calls that are held back.
+const BACKLOG: Duration = Duration::from_millis(250);
 
 /// How a connection ended.
 enum End {
@@ -163,6 +167,7 @@ async fn write(shared: &Arc<Shared>, writer: &mut CommWriter, told: &AtomicU64) 
     let beat = options.heartbeat.unwrap_or(options.lease / 4).min(options.lease / 2);
     let mut tick = interval(beat.max(Duration::from_millis(20)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut backlog = Told { is: None, at: Instant::now() };
     loop {
         let due = shared.due.notified();
         tokio::pin!(due);
@@ -170,16 +175,46 @@ async fn write(shared: &Arc<Shared>, writer: &mut CommWriter, told: &AtomicU64) 
         while let Some((n, order)) = shared.next_order() {
             writer.write_packed(order.encode(n)?.into()).await?;
         }
+        if let Some(now) = backlog.news(shared) {
+            writer.write_packed(wire::waiting(now).into()).await?;
+        }
         let seen = shared.seen();
         let is_late = seen >= told.load(Ordering::Relaxed) + FORGET;
         if !is_late {
             tokio::select! {
                 () = due => continue,
+                () = sleep(BACKLOG), if backlog.goes_on() => continue,
                 _ = tick.tick() => {}
             }
         }
         told.store(seen, Ordering::Relaxed);
         writer.write_packed(wire::alive(seen).into()).await?;
+    }
+}
+
+/// What was said of the calls that are held back.
+struct Told {
+    /// `None`: nothing on this connection.
+    is: Option<Vec<Backlog>>,
+    at: Instant,
+}
+
+impl Told {
+    fn goes_on(&self) -> bool {
+        self.is.as_ref().is_some_and(|told| !told.is_empty())
+    }
+
+    /// What is to be said now: at once where there was nothing before, else now and then.
+    fn news(&mut self, shared: &Shared) -> Option<&[Backlog]> {
+        if self.goes_on() && self.at.elapsed() < BACKLOG {
+            return None;
+        }
+        let now = shared.backlog();
+        if self.is.as_ref() == Some(&now) {
+            return None;
+        }
+        self.at = Instant::now();
+        Some(self.is.insert(now))
     }
 }
 

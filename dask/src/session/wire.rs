@@ -9,6 +9,7 @@ use remuda_core::{
 use rmp::encode as mp;
 use serde::Serialize;
 
+use super::book::Backlog;
 use crate::protocol::{
     Value,
     value::{get, map, text},
@@ -197,6 +198,18 @@ pub(crate) fn alive(seen: u64) -> Vec<u8> {
     let _ = mp::write_str(&mut out, "alive");
     let _ = mp::write_str(&mut out, "seen");
     let _ = mp::write_uint(&mut out, seen);
+    out
+}
+
+/// What the scheduler does not see of the work there is, for whoever scales it.
+pub(crate) fn waiting(backlog: &[Backlog]) -> Vec<u8> {
+    let kinds: Vec<_> = backlog.iter().map(|kind| (&kind.name, kind.calls, kind.seconds)).collect();
+    let mut out = Vec::new();
+    let _ = mp::write_map_len(&mut out, 2);
+    let _ = mp::write_str(&mut out, "t");
+    let _ = mp::write_str(&mut out, "waiting");
+    let _ = mp::write_str(&mut out, "kinds");
+    let _ = kinds.serialize(&mut rmp_serde::Serializer::new(&mut out));
     out
 }
 

@@ -16,6 +16,7 @@ class SchedulerShim(SchedulerPlugin):
         self.core = core
         # Without a step between: these are called for every task there is.
         self.transition, self.add_worker, self.remove_worker = core.transition, core.add_worker, core.remove_worker
+        self.update_graph = core.meter.update_graph
 
 
 class Sent:

@@ -11,6 +11,7 @@ class Core:
         self.scheduler = scheduler
         self.loop = asyncio.get_running_loop()
         self.submitter = Submitter(scheduler)
+        self.meter = Meter(self)
         self.portion = 4 * LEAST
         self.records, self.sessions, self.watches = {}, {}, set()
         # What shows that a worker that leaves was busy: the stimulus that ended others' tasks (older versions do not tell it), its address
@@ -24,7 +25,7 @@ class Core:
             self.owner = scheduler._remuda_owner = {"heard": time.monotonic(), "ever": False}
         self.retelling = False
         self.stuck = {}
-        for name in ("hello", "stream", "watch", "fetch", "prepare", "load"):
+        for name in ("hello", "stream", "watch", "fetch", "prepare", "load", "resume"):
             scheduler.handlers[OP + name] = getattr(self, name)
         scheduler.stream_handlers[OP + "note"] = self.note
         shims = getattr(scheduler, "_remuda_shims", None)
@@ -110,22 +111,15 @@ class Core:
         return {str(ws.name): answer for ws, answer in zip(states, answers)}
 
     async def load(self):
-        return self.counts()
+        return self.meter.read()
 
-    def counts(self):
-        scheduler, totals, prefixes = self.scheduler, {}, {}
-        for name, prefix in scheduler.task_prefixes.items():
-            counts = {state: n for state, n in prefix.states.items() if n and state != "forgotten"}
-            if counts:
-                average = prefix.duration_average
-                counts["duration"] = average if average >= 0 else None
-                prefixes[name] = counts
-                for state in ("queued", "no-worker", "processing", "waiting", "memory", "erred"):
-                    totals[state] = totals.get(state, 0) + counts.get(state, 0)
-        totals["threads"] = sum(ws.nthreads for ws in scheduler.workers.values())
-        totals["workers"] = len(scheduler.workers)
-        totals["prefixes"] = prefixes
-        return totals
+    async def resume(self, workers):
+        """Those that were to leave and cannot take work again."""
+        for ws in map(self.scheduler.workers.get, workers):
+            if ws is not None and ws.status == Status.closing_gracefully:
+                message = {"op": "worker-status-change", "status": "running", "stimulus_id": "remuda-resume-%s" % time.time()}
+                self.scheduler.stream_comms[ws.address].send(message)
+        return {}
 
     # Tasks. These hooks run for every task of everybody.
 
@@ -246,6 +240,7 @@ class Core:
                     record = self.records.get(each)
                     if record is not None and record.attempt == attempt:
                         record.worker = worker
+                        self.meter.started(each, attempt)
                         record.session.tell(["started", record.number, name, attempt])
                 return
             record = self.records.get(key)

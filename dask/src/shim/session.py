@@ -14,6 +14,10 @@ STUCK = 3
 NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_.]")
 
 
+def cleaned(name):
+    return NOT_IN_NAME.sub("_", name or "task").lstrip("_.") or "task"
+
+
 class Record:
     """A task of a session."""
 
@@ -32,7 +36,7 @@ class Definition:
     __slots__ = ("name", "data", "annotations", "allowed", "workers", "loose")
 
     def __init__(self, told):
-        self.name = NOT_IN_NAME.sub("_", told.get("name") or "task").lstrip("_.") or "task"
+        self.name = cleaned(told.get("name"))
         sent = {name: told.get(name) for name in ("kind", "function", "signature", "host", "target", "timeout", "allowed")}
         sent["name"] = self.name
         sent["path"] = list(told.get("path") or ())
@@ -90,6 +94,8 @@ class Session:
         self.timer, self.acknowledge, self.pause = None, False, BATCH
         # How many tasks' end has not been told.
         self.open = 0
+        # Calls that its driver holds back, to batch them: by name, how many, and how many seconds one takes.
+        self.backlog = {}
         self.comm, self.wake, self.closed = None, asyncio.Event(), False
         # What a connection that was cut has sent may still be taken in when the next one is there: one message after the other.
         self.taking = asyncio.Lock()
@@ -201,6 +207,8 @@ class Session:
         kind, number = message.get("t"), message.get("n")
         if "seen" in message:
             self.seen(message["seen"])
+        if kind == "waiting":
+            self.backlog = {cleaned(name): (calls, seconds) for name, calls, seconds in message["kinds"]}
         if kind == "alive" or number is None or number <= self.received:
             return
         if kind == "submit":

@@ -29,21 +29,13 @@ class Watch:
             writing.cancel()
 
     async def write(self):
-        told = None
         try:
             while True:
-                try:
-                    await asyncio.wait_for(self.wake.wait(), 1)
-                except asyncio.TimeoutError:
-                    pass
+                await self.wake.wait()
                 self.wake.clear()
                 events, self.events = self.events, []
-                load = self.core.counts()
-                if load != told:
-                    told = load
-                    events.append(["load", load])
-                if events:
-                    await self.comm.write({"events": events})
+                # Those that are there first, also where there are none.
+                await self.comm.write({"events": events})
         except OSError:
             pass
         except asyncio.CancelledError:

@@ -76,6 +76,10 @@ impl Bench {
         self.scheduler.take().unwrap().end().await;
     }
 
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
     pub fn engine(&self) -> &Arc<dyn Engine> {
         self.engine.as_ref().unwrap()
     }

@@ -55,6 +55,15 @@ struct Lane {
     pace: Pace,
 }
 
+/// Calls of one kind that wait for others of theirs to come back.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Backlog {
+    pub(crate) name: String,
+    pub(crate) calls: u64,
+    /// Seconds that one takes. `None`: not known yet.
+    pub(crate) seconds: Option<f64>,
+}
+
 /// How fast a lane's calls are.
 #[derive(Debug, Default)]
 struct Pace {
@@ -152,6 +161,13 @@ impl Lanes {
     pub(super) fn learn(&mut self, at: u32, seconds: f64, calls: usize) {
         let slots = self.slots;
         self.lanes[at as usize].pace.learn(seconds, calls, slots);
+    }
+
+    /// What is held back here: the scheduler does not see it, and who scales the cluster should.
+    pub(super) fn backlog(&self) -> Vec<Backlog> {
+        let waiting = self.lanes.iter().filter(|lane| lane.len > 0);
+        let told = |lane: &Lane| Backlog { name: lane.batch.name.clone(), calls: lane.len as u64, seconds: lane.pace.per_call };
+        waiting.map(told).collect()
     }
 
     /// The calls of the next unit. `size`: bytes of the arguments of a call that still waits; `None`: it has left.

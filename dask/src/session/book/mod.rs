@@ -29,6 +29,7 @@ use remuda_core::{
     value::Template,
 };
 
+pub(crate) use self::lanes::Backlog;
 use self::{
     ahead::{Ahead, Copied},
     lanes::Lanes,
@@ -209,6 +210,11 @@ impl Book {
 
     pub(crate) fn seen(&self) -> u64 {
         self.seen
+    }
+
+    /// Calls that Dask is not given yet, although they could run.
+    pub(crate) fn backlog(&self) -> Vec<Backlog> {
+        self.lanes.backlog()
     }
 
     /// How many slots the cluster has.

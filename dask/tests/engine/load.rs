@@ -1,0 +1,147 @@
+//! What the engine tells those who scale, and what it does for them.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use remuda_core::{
+    adaptive::{Group, Load},
+    engine::{Engine, Observation},
+    task::{Annotations, Key, TaskState},
+    value::decode,
+};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    alone,
+    bench::{self, Bench, finals},
+    real::{PATIENCE, Running},
+};
+
+/// Asked until it is so: what others compute tells nobody here of itself.
+async fn load_where(engine: &Arc<dyn Engine>, what: &str, is_so: impl Fn(&Observation) -> bool + Send + Sync) -> Observation {
+    let mut last = None;
+    let found = timeout(PATIENCE, async {
+        loop {
+            let load = engine.load().await.unwrap();
+            if is_so(&load) {
+                return load;
+            }
+            last = Some(load);
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let found = found.await;
+    found.unwrap_or_else(|_| panic!("never {what}: {last:#?}"))
+}
+
+fn unfinished(load: &Load) -> u64 {
+    load.groups.iter().map(Group::unfinished).sum()
+}
+
+/// Three calls of half a second by another client, which waits for them.
+const CLIENT: &str = "
+import sys, time
+from distributed import Client
+client = Client(sys.argv[1])
+futures = client.map(time.sleep, [0.5, 0.5, 0.5], key=['nap-%d' % n for n in range(3)])
+sys.stderr.write('submitted\\n'), sys.stderr.flush()
+client.gather(futures)
+sys.stdin.read()
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_load_counts_tasks_whosever_they_are() {
+    let test = "the_load_counts_tasks_whosever_they_are";
+    let Some(mut bench) = Bench::start_with(test, &[], alone()).await else { return };
+    let engine = bench.engine().clone();
+    let empty = engine.load().await.unwrap();
+    assert!(empty.load.groups.is_empty() && empty.workers.is_empty(), "{empty:?}");
+    let (session, mut arrivals) = (bench.session().await, engine.arrivals().unwrap());
+    let mut events = session.events();
+    let gpu = Arc::new(Annotations { resources: BTreeMap::from([("GPU".to_owned(), 1.0)]), ..Annotations::default() });
+    let mut specs: Vec<_> = (0..4).map(|key| bench::with(key, "time:sleep", &0.3)).collect();
+    specs.push(bench::with_inputs(4, "builtins:print", &[0, 1, 2, 3]));
+    specs.push(bench::with(5, "builtins:int", &1));
+    specs[5].annotations = gpu;
+    session.submit(specs);
+    timeout(PATIENCE, arrivals.changed()).await.expect("arrivals are told").unwrap();
+    let client = Running::python(CLIENT, &[&bench.address()], "submitted").await;
+    let all = load_where(&engine, "everything", |observed| unfinished(&observed.load) == 9).await;
+    assert_eq!((all.load.ready(), all.load.processing()), (8, 0), "{all:?}");
+    let waits = all.load.groups.iter().find(|group| group.waiting == 1).expect("a group that waits");
+    let sleeps = all.load.groups.iter().find(|group| group.ready == 4).expect("a group that sleeps");
+    assert_eq!(waits.dependencies, [sleeps.id]);
+    assert_eq!(all.load.prefixes[sleeps.prefix].arrived, 4);
+
+    bench.add_worker("a").await;
+    let busy = load_where(&engine, "running", |observed| observed.load.prefixes.iter().any(|prefix| !prefix.running.is_empty())).await;
+    let worker = &busy.workers[0];
+    assert!(worker.name == "a" && worker.slots == 2 && worker.processing > 0 && worker.memory_limit > 0 && !worker.pinned, "{worker:?}");
+    // What no such worker will do for does not ask for another.
+    let over = load_where(&engine, "over", |observed| unfinished(&observed.load) == 0).await;
+    let known = &over.load.prefixes[sleeps.prefix];
+    assert!(
+        known.completions == 4 && known.total >= Duration::from_millis(1200) && known.longest >= Duration::from_millis(300),
+        "{known:?}"
+    );
+    let ended = finals(&mut events, 5).await;
+    assert!(ended.values().all(|state| matches!(state, TaskState::Done(_))) && !ended.contains_key(&5), "{ended:?}");
+
+    // The same function again is work of its own, for who learns from graphs that come again.
+    session.submit(vec![bench::with(6, "time:sleep", &0.0)]);
+    finals(&mut events, 1).await;
+    let again = load_where(&engine, "again", |observed| observed.load.prefixes[sleeps.prefix].completions == 5).await;
+    assert!(again.load.groups.iter().any(|group| group.id > sleeps.id && group.prefix == sleeps.prefix), "{again:?}");
+    client.end().await;
+    bench.end_session(session).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_wait_to_share_a_task_count_too() {
+    let Some(mut bench) = Bench::start("calls_that_wait_to_share_a_task_count_too", &[]).await else { return };
+    let engine = bench.engine().clone();
+    let session = bench.session().await;
+    session.submit((0..1000).map(|key| bench::with(key, "time:sleep", &0.001)).collect());
+    let all = load_where(&engine, "everything", |observed| unfinished(&observed.load) >= 1000).await;
+    assert_eq!((all.load.ready(), all.load.prefixes[0].arrived), (1000, 1000), "{all:?}");
+    bench.add_worker("a").await;
+    let keys: Vec<Key> = (0..1000).map(Key).collect();
+    timeout(PATIENCE, session.gather(&keys)).await.expect("they end").unwrap();
+    let over = load_where(&engine, "over", |observed| unfinished(&observed.load) == 0).await;
+    // Held back or not, they came once.
+    assert_eq!(over.load.prefixes[0].arrived, 1000, "{over:?}");
+    bench.end_session(session).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_results_have_nowhere_to_go_works_on() {
+    let Some(mut bench) = Bench::start("a_worker_whose_results_have_nowhere_to_go_works_on", &["a", "b"]).await else { return };
+    let session = bench.session().await;
+    let mut events = session.events();
+    let on_a = Arc::new(Annotations { workers: vec!["a".into()], ..Annotations::default() });
+    let mut busy = bench::with(0, "time:sleep", &1.5);
+    busy.annotations = on_a;
+    session.submit(vec![busy]);
+    loop {
+        let event = timeout(PATIENCE, events.recv()).await.unwrap().unwrap();
+        if event.state.name() == "running" {
+            break;
+        }
+    }
+    // With `b` there it may go, when its task is over; by then `b` is not there any more.
+    let engine = bench.engine().clone();
+    let drain = tokio::spawn(async move { engine.drain(&["a".to_owned()], PATIENCE).await });
+    load_where(bench.engine(), "a leaves", |observed| observed.workers.iter().any(|worker| worker.name == "a" && worker.pinned)).await;
+    bench.kill_worker("b").await;
+    assert_eq!(timeout(PATIENCE, drain).await.unwrap().unwrap().unwrap(), Vec::<String>::new());
+    // It takes work again, and the next attempt finds that at once.
+    session.submit(vec![bench::with(1, "builtins:int", &7)]);
+    let seven = timeout(PATIENCE, session.gather(&[Key(1)])).await.expect("it works").unwrap().remove(0);
+    assert_eq!(decode::<i64>(&seven.to_plain().unwrap()).unwrap(), 7);
+    assert_eq!(bench.engine().drain(&["a".to_owned()], PATIENCE).await.unwrap(), Vec::<String>::new());
+    session.submit(vec![bench::with(2, "builtins:int", &8)]);
+    assert!(timeout(PATIENCE, session.gather(&[Key(2), Key(0)])).await.expect("it works").is_ok());
+    bench.end_session(session).await;
+    bench.end().await;
+}
