@@ -120,6 +120,9 @@ pub(crate) enum ClusterCommand {
         /// How many workers there should be
         #[arg(long, short = 'n', allow_negative_numbers = true)]
         workers: u32,
+        /// Also more than 10000 workers
+        #[arg(long)]
+        force: bool,
     },
 }
 

@@ -1,7 +1,7 @@
 //! How a failure is told: once, with what, where, why, and what to do.
 
 use remuda::{
-    Error, RunError, TaskError, TaskFailed,
+    Error, ErrorKind, RunError, TaskError, TaskFailed,
     flowfile::{FlowFailed, OtherFailure},
 };
 
@@ -41,6 +41,16 @@ impl Failure {
         let text = failures.into_iter().map(|f| f.text).collect::<Vec<_>>().join("\n");
         Self { code, text }
     }
+}
+
+/// Whether the flow ended because something has no form in which it can be handed on.
+pub(crate) fn is_unserializable(error: &RunError) -> bool {
+    let RunError::Flow(error) = error else { return false };
+    let refused = error.downcast_ref::<TaskFailed>().and_then(|failed| match failed.error.root() {
+        TaskError::Refused(error) => Some(error),
+        _ => None,
+    });
+    refused.is_some_and(|error| error.kind() == ErrorKind::Unserializable)
 }
 
 fn flow(error: &anyhow::Error) -> String {

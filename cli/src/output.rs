@@ -65,7 +65,7 @@ impl Output {
             Some("arrow") => (None, Wanted::Arrow),
             Some("json") => (None, Wanted::Json),
             Some("text") => (None, Wanted::Text),
-            Some(file) => (Some(PathBuf::from(file)), by_name(Path::new(file))),
+            Some(file) => (Some(PathBuf::from(not_a_slip(file)?)), by_name(Path::new(file))),
         };
         let form = match (json, form) {
             (true, Wanted::Any | Wanted::Json) => Wanted::Json,
@@ -93,6 +93,16 @@ impl Output {
     /// Whether something is to be written for a flow without a result.
     pub(crate) fn is_asked(&self) -> bool {
         self.asked
+    }
+
+    /// What would have helped, where the result has none of the forms that are asked for.
+    pub(crate) fn advice(&self) -> &'static str {
+        match self.form {
+            Wanted::Json | Wanted::Arrow => "`--output text` writes what Python's `repr` says, where the result is one task's",
+            Wanted::Any | Wanted::Text => {
+                "a result that is one task's, as in `result: $task`, is written as its text; inside a list it is not"
+            }
+        }
     }
 
     /// Writes the result. Answers with notes about what it is, where it is not what one may think.
@@ -130,6 +140,15 @@ fn by_name(file: &Path) -> Wanted {
         Some("arrow" | "arrows") => Wanted::Arrow,
         Some("json") => Wanted::Json,
         _ => Wanted::Any,
+    }
+}
+
+/// A bare word that is nearly a form's name is more likely that than a file's.
+fn not_a_slip(file: &str) -> Result<&str, Failure> {
+    let near = if file.contains(['.', '/']) { None } else { remuda::did_you_mean(file, ["arrow", "json", "text"]) };
+    match near {
+        Some(near) => Err(usage(&format!("--output {file}: no form; {near}\n  hint: for a file of that name write `./{file}`"))),
+        None => Ok(file),
     }
 }
 
@@ -176,6 +195,12 @@ mod tests {
         assert_eq!(parse(Some("x.arrow"), false), Ok((Some("x.arrow".into()), Wanted::Arrow)));
         assert_eq!(parse(Some("x.json"), false), Ok((Some("x.json".into()), Wanted::Json)));
         assert_eq!(parse(Some("picture.png"), false), Ok((Some("picture.png".into()), Wanted::Any)));
+        assert_eq!(parse(Some("result"), false), Ok((Some("result".into()), Wanted::Any)));
+        assert_eq!(parse(Some("./arow"), false), Ok((Some("./arow".into()), Wanted::Any)));
+        for (slip, form) in [("arow", "arrow"), ("JSON", "json"), ("txt", "text")] {
+            let told = parse(Some(slip), false).unwrap_err();
+            assert!(told.contains(&format!("did you mean `{form}`?")) && told.contains(&format!("`./{slip}`")), "{told}");
+        }
         assert!(parse(Some("text"), true).unwrap_err().contains("one of them"));
         assert!(parse(Some("."), false).unwrap_err().contains("a directory"));
         assert!(parse(Some("no/such/x"), false).unwrap_err().contains("no such directory"));

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     args::RunArgs,
-    failure::Failure,
+    failure::{self, Failure},
     logging,
     output::Output,
     progress::{Display, follow},
@@ -91,7 +91,16 @@ fn end(
         screen.lines(&summary(&finished.report, ending));
     }
     remaining.iter().for_each(|what| screen.lines(&format!("warning: {what}")));
-    let result = finished.result?;
+    let tasks = finished.report.tasks;
+    let result = finished.result.map_err(|error| {
+        // Every task has done its part: it is what they made that cannot be written like this.
+        let unwritten = tasks.done == tasks.total() && failure::is_unserializable(&error);
+        let mut failure = Failure::from(error);
+        if unwritten {
+            failure.text += &format!("\n  hint: {}", to.advice());
+        }
+        failure
+    })?;
     if plan.result.is_none() && !to.is_asked() {
         return Ok(ExitCode::SUCCESS);
     }

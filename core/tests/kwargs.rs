@@ -314,6 +314,17 @@ fn slip(name: &str, at: usize, how: u8) -> String {
     letters.into_iter().collect()
 }
 
+#[test]
+fn the_nearest_name_is_found_also_in_another_number() {
+    let names = ["priority", "retries", "resources", "workers", "timeout"];
+    for (word, name) in
+        [("retry", "retries"), ("Resource", "resources"), ("worker", "workers"), ("time-out", "timeout"), ("priorities", "priority")]
+    {
+        assert_eq!(kwargs::nearest(word, names), Some(name), "{word}");
+    }
+    assert_eq!(kwargs::nearest("memory", names), None);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

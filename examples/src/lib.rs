@@ -17,9 +17,8 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
 use remuda::{
-    Kwargs, TaskRunner,
+    Error, ErrorKind, Kwargs, TaskRunner,
     config::{Flags, Loader, Mode},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,15 +43,21 @@ pub fn runner(defaults: Kwargs) -> anyhow::Result<TaskRunner> {
     })
 }
 
-fn flags(mut args: impl Iterator<Item = String>) -> anyhow::Result<Flags> {
+fn flags(mut args: impl Iterator<Item = String>) -> remuda::Result<Flags> {
+    // A kind that `#[remuda::main]` knows as the user's, so that the program exits with 2.
+    let usage = |text: String| {
+        Error::new(ErrorKind::ConfigInvalid, text).with_hint("usage: [--cluster-class CLASS] [--kwarg KEY=VALUE].. [--address ADDRESS]")
+    };
     let mut flags = Flags::default();
     while let Some(name) = args.next() {
-        let value = args.next().with_context(|| format!("{name} needs a value"))?;
+        if !["--cluster-class", "--kwarg", "--address"].contains(&name.as_str()) {
+            return Err(usage(format!("unknown argument {name}")));
+        }
+        let Some(value) = args.next() else { return Err(usage(format!("{name} needs a value"))) };
         match name.as_str() {
             "--cluster-class" => flags.cluster_class = Some(value),
             "--kwarg" => flags.kwargs.push(value),
-            "--address" => flags.address = Some(value),
-            _ => anyhow::bail!("usage: [--cluster-class CLASS] [--kwarg KEY=VALUE].. [--address ADDRESS], not {name}"),
+            _ => flags.address = Some(value),
         }
     }
     Ok(flags)
@@ -119,8 +124,13 @@ mod tests {
         let read = |args: &[&str]| flags(args.iter().map(|arg| (*arg).to_owned()));
         let all = read(&["--cluster-class", "a::B", "--kwarg", "n=1", "--kwarg", "m=2", "--address", "tcp://h:1"]).unwrap();
         assert_eq!((all.cluster_class.as_deref(), all.kwargs.len(), all.address.as_deref()), (Some("a::B"), 2, Some("tcp://h:1")));
-        assert!(read(&["--kwarg"]).unwrap_err().to_string().contains("needs a value"));
-        assert!(read(&["--cluster", "x"]).unwrap_err().to_string().contains("not --cluster"));
+        for (wrong, text) in
+            [(&["--kwarg"][..], "--kwarg needs a value"), (&["--cluster", "x"], "unknown argument --cluster"), (&["x"], "argument x")]
+        {
+            let error = anyhow::Error::from(read(wrong).unwrap_err());
+            assert!(error.to_string().contains(text), "{error}");
+            assert_eq!(remuda::exit_code(&error), 2, "as docs/exit-codes.md has it");
+        }
     }
 
     #[tokio::test]

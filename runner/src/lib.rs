@@ -75,7 +75,7 @@ pub use remuda_core::{
     cluster::{Cluster, ClusterOptions, Limits, join_all, join_at_exit},
     engine::{Form, Shown},
     error::{Error, ErrorKind, Result},
-    kwargs::Kwargs,
+    kwargs::{Kwargs, did_you_mean},
     ledger, manager, security,
     task::{Crash, Failure, Key, TaskError, TaskEvent, TaskState},
     value::Value,

@@ -31,7 +31,7 @@ pub(crate) fn cluster(command: &ClusterCommand, screen: &Screen) -> Result<ExitC
             ClusterCommand::Status(at) => ask::status(at).await,
             ClusterCommand::Workers(at) => ask::workers(at).await,
             ClusterCommand::Logs { at, lines, workers } => ask::logs(at, *lines, workers).await,
-            ClusterCommand::Scale { at, workers } => scale::scale(at, *workers, screen).await,
+            ClusterCommand::Scale { at, workers, force } => scale::scale(at, *workers, *force, screen).await,
         }
     })
 }

@@ -32,7 +32,14 @@ const LOOK: Duration = Duration::from_secs(1);
 /// For the holder to answer.
 const ANSWER: Duration = Duration::from_secs(15);
 
-pub(super) async fn scale(at: &At, workers: u32, screen: &Screen) -> Result<ExitCode, Failure> {
+/// More than one scheduler of Dask's can lead: a slip of a digit, rather than a wish.
+const MOST: u32 = 10_000;
+
+pub(super) async fn scale(at: &At, workers: u32, force: bool, screen: &Screen) -> Result<ExitCode, Failure> {
+    if workers > MOST && !force {
+        let error = Error::new(ErrorKind::ConfigInvalid, format!("--workers {workers}: more than {MOST} workers"));
+        return Err(error.with_hint("add --force if that many are meant").into());
+    }
     let mut rpc = super::connect(at).await?;
     super::ask::look(&mut rpc).await?;
     let holder = read(&mut rpc, "holder").await?;

@@ -98,6 +98,9 @@ fn what_is_wrong_is_said_before_anything_is_created() {
     place.remuda(&["cluster", "status", tls]).code(2).says(&["certificates", "--tls-ca-file", "--tls-key"]);
     place.remuda(&["cluster", "status", tls, "--tls-ca-file", "none.pem"]).code(2).says(&["`--tls-ca-file`", "`--tls-cert`: is required"]);
     place.remuda(&["cluster", "scale", "tcp://127.0.0.1:1", "-n", "-1"]).code(2).says(&["invalid value '-1'", "--workers"]);
+    let many = ["cluster", "scale", "tcp://127.0.0.1:1", "-n", "10001"];
+    place.remuda(&many).code(2).says(&["--workers 10001", "--force"]);
+    place.remuda(&[&many[..], &["--force"]].concat()).code(3).says(&["nothing listens there"]);
 }
 
 #[test]

@@ -106,10 +106,10 @@ fn a_result_that_has_no_plain_form_is_shown_by_type_and_repr() {
     let ended = place.remuda(&["run", "flow.yaml"]);
     assert!(ended.code(0).out.starts_with("<mod.Opaque object at"), "{}", ended.out);
     ended.says(&["note: the result is a Python object of type mod.Opaque: what is written is its text\n"]);
-    place.remuda(&["run", "flow.yaml", "--json"]).code(1).says(&["flow.yaml:2:3: a", "`mod.Opaque` has no plain form"]);
+    place.remuda(&["run", "flow.yaml", "--json"]).code(1).says(&["flow.yaml:2:3: a", "`mod.Opaque` has no plain form", "`--output text`"]);
     place.remuda(&["run", "flow.yaml", "--output", "arrow"]).code(1).says(&["`mod.Opaque` is no table"]);
     let inside = self::place("tasks:\n  a: {python: 'mod:make', args: [3]}\nresult: [$a]\n");
-    inside.remuda(&["run", "flow.yaml"]).code(1).says(&["flow.yaml:2:3: a", "`mod.Opaque` has no plain form"]);
+    inside.remuda(&["run", "flow.yaml"]).code(1).says(&["flow.yaml:2:3: a", "`mod.Opaque` has no plain form", "hint: ", "`result: $task`"]);
 }
 
 /// Stand for the real ones: what is tested is who asks whom for what.
@@ -219,6 +219,17 @@ fn a_python_error_comes_with_its_traceback() {
     ]);
     assert_eq!(ended.out, "");
     assert_eq!(ended.err.matches("Traceback").count(), 1, "told once:\n{}", ended.err);
+}
+
+#[test]
+fn what_goes_wrong_before_the_function_runs_is_told_once_and_without_our_frames() {
+    let wrong = place("tasks:\n  a: {python: 'mod:inc', kwargs: {y: 1}}\nresult: $a\n").remuda(&["run", "flow.yaml"]);
+    wrong.code(1).says(&["TypeError: inc() got an unexpected keyword argument 'y'"]);
+    assert_eq!(wrong.err.matches("TypeError").count(), 1, "told once:\n{}", wrong.err);
+    let flow = "tasks:\n  a: {python: 'broken:f'}\nresult: $a\n";
+    let broken = Place::new(&[("broken.py", "def f(x:\n    return 1\n"), ("flow.yaml", flow)]).remuda(&["run", "flow.yaml"]);
+    broken.code(1).says(&["SyntaxError", "broken.py\", line 1\n", "  |     def f(x:\n"]);
+    assert!(!broken.err.contains("importlib"), "not the user's frames:\n{}", broken.err);
 }
 
 #[test]

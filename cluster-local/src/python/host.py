@@ -355,16 +355,23 @@ def find(target):
     return thing
 
 
+def is_ours(file):
+    # This script, or what it imports the user's module with.
+    return file in (__file__, getattr(importlib, "__file__", None)) or file.startswith("<frozen importlib")
+
+
 def failed(e):
-    # Without the frames of this script: they are not the user's.
+    # Without the first frames, which are not the user's.
     tb = e.__traceback__
-    while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
+    while tb is not None and is_ours(tb.tb_frame.f_code.co_filename):
         tb = tb.tb_next
     message = "exit code %r" % (e.code,) if isinstance(e, SystemExit) else safe_str(e)
     if isinstance(e, Lookup):
         return {"Failed": {"kind": None, "message": message, "traceback": None, "exit_code": None}}
     try:
         text = "".join(traceback.format_exception(type(e), e, tb)).rstrip()
+        if len(text.splitlines()) <= max(1, len(message.splitlines())):
+            text = None  # it has no frame and no cause: it would say the message again
     except Exception:
         text = None
     clean = lambda s: s if s is None else s.encode("utf-8", "replace").decode()

@@ -178,10 +178,14 @@ pub fn schema_of<C: JsonSchema>() -> Value {
     schemars::schema_for!(C).to_value()
 }
 
-/// The name that `word` is a slip of, if one is near enough: case, `-` for `_`, and about one wrong letter in four.
+/// The name that `word` is a slip of, if one is near enough: case, `-` for `_`, singular for plural, and about one wrong letter in four.
 #[must_use]
 pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let plain = |text: &str| text.to_lowercase().replace('-', "_");
+    let plain = |text: &str| {
+        let text = text.to_lowercase().replace('-', "_");
+        // `retry` for `retries`; a mere `s` too many is near enough.
+        text.strip_suffix("ies").map(|stem| format!("{stem}y")).unwrap_or(text)
+    };
     let word = plain(word);
     let near = |name: &&str| {
         let other = plain(name);

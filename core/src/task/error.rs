@@ -94,22 +94,22 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The end of a worker process, as its parent saw it.
+/// The end of what ran the task: a worker, or the task host beside one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Crash {
     /// What happened: `exit code 3`, `signal 9 (SIGKILL)`, `memory_limit 1 GiB exceeded`.
     pub cause: String,
-    /// Scheduler name of the worker.
+    /// Scheduler name of the worker, which may live on where only its task host died.
     pub worker: String,
-    /// How many workers the task has lost so far, this one included.
+    /// How often the task has been lost like this, this time included.
     pub attempts: u32,
 }
 
 impl fmt::Display for Crash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "worker {} was lost while running it: {}", self.worker, self.cause)?;
+        write!(f, "it was lost on worker {}: {}", self.worker, self.cause)?;
         if self.attempts > 1 {
-            write!(f, " (lost {} workers in all)", self.attempts)?;
+            write!(f, " (lost {} times in all)", self.attempts)?;
         }
         Ok(())
     }

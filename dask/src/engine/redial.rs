@@ -33,7 +33,7 @@ impl Redial {
     /// # Errors
     /// [`ErrorKind::SchedulerLost`]: there is no use in another.
     pub(crate) fn next(&mut self, now: Instant, error: &Error) -> Result<Duration, Error> {
-        let lost = |message: String| Error::new(ErrorKind::SchedulerLost, message).with_source(error.clone());
+        let lost = |message: String| Error::new(ErrorKind::SchedulerLost, message);
         if is_refused(error) {
             let since = *self.refused_since.get_or_insert(now);
             if now.duration_since(since) >= self.refused {
@@ -45,13 +45,25 @@ impl Redial {
         }
         let left = self.lease.saturating_sub(now.duration_since(self.since));
         if left.is_zero() {
-            return Err(lost(format!("the scheduler cannot be reached since {:?}, longer than it keeps our tasks", self.lease))
+            let why = told(error);
+            return Err(lost(format!("the scheduler cannot be reached since {:?}, longer than it keeps our tasks: {why}", self.lease))
                 .with_hint("check the network; a longer `lease` survives longer cuts"));
         }
         let pause = if self.refused_since.is_some() { self.pause.min(self.refused / 4) } else { self.pause };
         self.pause = (self.pause * 2).min(LONGEST);
         Ok(pause.min(left))
     }
+}
+
+/// The error with its causes, but without the address, which is said of the scheduler already.
+fn told(error: &Error) -> String {
+    let mut text = error.message().to_owned();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn is_refused(error: &Error) -> bool {
@@ -90,12 +102,17 @@ mod tests {
         let (after, error) = run(&refused);
         assert!(after >= REFUSED && after < Duration::from_secs(1), "{after:?}");
         assert_eq!(error.kind(), ErrorKind::SchedulerLost);
+        assert!(error.source().is_none(), "it says all there is to say: {}", error.report());
     }
 
     #[test]
     fn one_that_cannot_be_reached_is_tried_until_its_lease_is_over() {
-        let (after, error) = run(&Error::new(ErrorKind::Timeout, "x"));
+        let deaf =
+            Error::new(ErrorKind::Timeout, "no answer").with_context("address", "tcp://far:1").with_source(io::Error::other("lines down"));
+        let (after, error) = run(&deaf);
         assert_eq!(after, LEASE);
-        assert!(error.message().contains("30s"), "{error}");
+        assert!(error.message().contains("30s") && error.message().ends_with(": no answer: lines down"), "{error}");
+        let told = error.with_context("address", "tcp://far:1").report();
+        assert_eq!(told.matches("tcp://far:1").count(), 1, "{told}");
     }
 }

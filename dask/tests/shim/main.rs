@@ -99,7 +99,9 @@ async fn failures_are_told_in_text() {
         (4, cluster.python("ad", json!({}))),
         (5, cluster.python("fails_once", json!({"retries": 1}))),
         (6, cluster.python("leave", json!({}))),
+        (7, cluster.python("broken:f", json!({}))),
     ];
+    std::fs::write(cluster.path("broken.py"), "def f(x:\n    return 1\n").unwrap();
     let marker = cluster.path("marker");
     stream
         .submit(
@@ -112,6 +114,8 @@ async fn failures_are_told_in_text() {
                 (5, 5, plain([json!(marker)]), vec![]),
                 (6, 6, plain([json!(3)]), vec![]),
                 (7, 99, plain([]), vec![]),
+                (8, 7, plain([]), vec![]),
+                (9, 1, plain([json!(1)]), vec![]),
             ],
         )
         .await;
@@ -138,8 +142,17 @@ async fn failures_are_told_in_text() {
     assert_eq!(done[5], 1, "{done}");
     let failed = stream.until("failed", 6).await;
     assert_eq!((&failed[4]["kind"], &failed[4]["message"]), (&json!("SystemExit"), &json!("exit code 3")));
+    // Frames are the user's, or there is none; what has none does not say its message again.
+    let failed = stream.until("failed", 8).await;
+    let traceback = failed[4]["traceback"].as_str().unwrap();
+    assert!(
+        failed[4]["kind"] == "SyntaxError" && traceback.contains("broken.py\", line 1") && !traceback.contains("importlib"),
+        "{failed}"
+    );
+    let failed = stream.until("failed", 9).await;
+    assert_eq!((&failed[4]["kind"], &failed[4]["traceback"]), (&json!("TypeError"), &json!(null)), "{failed}");
     // The slot of the one that was not in time is free, and a session that was sent nonsense goes on.
-    stream.submit(&[(7, cluster.python("add", json!({})))], vec![(20, 7, plain([json!(1)]), vec![])]).await;
+    stream.submit(&[(8, cluster.python("add", json!({})))], vec![(20, 8, plain([json!(1)]), vec![])]).await;
     stream.until("done", 20).await;
     stream.close().await;
     assert_eq!(remains(&mut rpc, "flow_tasks_divide", 1, SESSION).await, Value::Nil);

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use remuda_core::kwargs::nearest;
 use serde_json::{Map, Value};
 
 use super::{
@@ -115,9 +116,10 @@ impl Layer {
         let known = KEYS.map(|key| format!("REMUDA_{}", key.to_uppercase()));
         for (name, text) in env.iter().filter(|(_, text)| !text.trim().is_empty()) {
             let Some(at) = known.iter().position(|k| k == name) else {
-                let near = did_you_mean(name, known.iter().map(String::as_str));
-                if name.starts_with("REMUDA_") && near.contains("KWARG") | near.contains("CLASS") | near.contains("ADDR") {
-                    layer.notices.push(format!("the variable {name} is not read{near}"));
+                // Without the prefix, which makes all of them alike.
+                let near = name.strip_prefix("REMUDA_").and_then(|rest| nearest(rest, KEYS));
+                if let Some(near) = near {
+                    layer.notices.push(format!("the variable {name} is not read, did you mean `REMUDA_{}`?", near.to_uppercase()));
                 }
                 continue;
             };

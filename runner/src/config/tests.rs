@@ -159,7 +159,8 @@ fn a_dotted_flag_needs_a_mapping() {
 
 #[test]
 fn empty_variables_are_not_set_and_near_misses_are_said() {
-    let layer = environment(&[("REMUDA_ADDRESS", ""), ("REMUDA_CLUSTER_CLAS", "x"), ("REMUDA_LOG", "debug"), ("OTHER", "1")]);
+    let layer =
+        environment(&[("REMUDA_ADDRESS", ""), ("REMUDA_CLUSTER_CLAS", "x"), ("REMUDA_LOG", "debug"), ("REMUDA_DASK", "x"), ("OTHER", "1")]);
     let config = resolve(vec![layer]).unwrap();
     assert!(matches!(config.mode, Mode::Temporary { .. }));
     assert_eq!(config.notices, ["the variable REMUDA_CLUSTER_CLAS is not read, did you mean `REMUDA_CLUSTER_CLASS`?"]);
