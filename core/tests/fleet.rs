@@ -8,6 +8,7 @@ use std::{
 
 use proptest::prelude::*;
 use remuda_core::{
+    adaptive::{Decision, Phase, Reason},
     error::{Error, ErrorKind},
     keeper::{
         Limits,
@@ -310,6 +311,109 @@ fn a_cut_off_with_workers_left_fails_the_cluster_only_when_the_last_is_gone() {
     assert!(out.iter().any(|action| matches!(action, Action::Failed(_))), "{out:?}");
 }
 
+fn decided(launch: u32, victims: &[WorkerId], cancelled: &[WorkerId], lost: u32) -> Input {
+    let numbers = |ids: &[WorkerId]| ids.iter().map(|id| u64::from(*id)).collect();
+    Input::Decided(Decision {
+        desired: launch,
+        launch,
+        victims: numbers(victims),
+        cancelled: numbers(cancelled),
+        lost,
+        reason: Reason::First { tasks: 1 },
+    })
+}
+
+#[test]
+fn the_policy_says_whether_a_place_is_filled_again_and_failures_delay_its_launches() {
+    let mut fleet = open(2);
+    join(&mut fleet, s(0), id(0, 0));
+    fleet.step(s(0), Input::Adapt { native: None });
+    assert_eq!(stops(&fleet.step(s(1), left("0-0", false))), [id(0, 0)]);
+    assert_eq!((fleet.desired(), fleet.is_blocked(s(1)), fleet.is_blocked(s(2))), (1, true, false));
+    assert!(launches(&fleet.step(s(9), Input::Stopped(vec![id(0, 0)], Ok(())))).is_empty());
+    assert_eq!(launches(&fleet.step(s(9), decided(1, &[], &[], 0))), [id(0, 1)]);
+    // A request that is written off counts as a failure; one that is not needed any more does not.
+    fleet.step(s(9), Input::Launched(vec![id(0, 1), id(1, 0)], Ok(())));
+    let out = fleet.step(s(40), decided(0, &[], &[id(0, 1), id(1, 0)], 1));
+    assert_eq!(stops(&out), [id(0, 1), id(1, 0)]);
+    let told: Vec<_> = out.iter().filter(|action| matches!(action, Action::Report(ClusterEvent::Lost { .. }))).collect();
+    assert!(
+        matches!(told[..], [Action::Report(ClusterEvent::Lost { id: lost, reason })] if *lost == id(0, 1) && reason.contains("31 s")),
+        "{told:?}"
+    );
+    assert!(fleet.is_blocked(s(40)) && fleet.desired() == 0);
+    // Somebody says a number: no word of the policy counts any more.
+    fleet.step(s(41), Input::Stopped(vec![id(0, 1), id(1, 0)], Ok(())));
+    let out = fleet.step(s(41), Input::Scale { count: 1, victims: vec![] });
+    assert!(matches!(out[0], Action::Report(ClusterEvent::AdaptingEnded { workers: 1 })), "{out:?}");
+    assert_eq!(launches(&out), [id(0, 2)]);
+    assert!(fleet.step(s(41), decided(5, &[], &[id(0, 2)], 0)).is_empty());
+}
+
+#[test]
+fn victims_of_the_policy_finish_what_they_run_however_long_it_takes() {
+    let mut fleet = open(3);
+    (0..3).for_each(|index| join(&mut fleet, s(0), id(index, 0)));
+    fleet.step(s(40), Input::Adapt { native: None });
+    let retired = |out: Vec<Action>| match &calls(out)[..] {
+        [Action::Retire(workers)] => workers.iter().map(|(id, _)| *id).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(retired(fleet.step(s(40), decided(0, &[id(0, 0), id(1, 0)], &[], 0))), [id(0, 0), id(1, 0)]);
+    assert_eq!((fleet.desired(), fleet.live().count()), (1, 1));
+    assert!(fleet.step(s(4000), Input::Tick).is_empty(), "no deadline");
+    let busy = Input::Retired { drained: vec![], busy: vec![id(0, 0), id(1, 0)], refused: vec![] };
+    assert_eq!(retired(fleet.step(s(4000), busy)), [id(0, 0), id(1, 0)]);
+    // One has finished, the other's results have no other place: it takes work again, and is not asked soon.
+    let out = fleet.step(s(4001), Input::Retired { drained: vec![id(0, 0)], busy: vec![], refused: vec![id(1, 0)] });
+    assert_eq!(stops(&out), [id(0, 0)]);
+    let kept = |fleet: &mut Fleet, now| fleet.members(now).iter().filter(|member| member.kept).map(|member| member.id).collect::<Vec<_>>();
+    assert_eq!((fleet.desired(), kept(&mut fleet, s(4001))), (2, vec![u64::from(id(1, 0))]));
+    assert!(kept(&mut fleet, s(4031)).is_empty());
+}
+
+#[test]
+fn a_cut_off_while_the_policy_wants_workers_is_the_end_but_not_while_it_wants_none() {
+    for wanted in [0, 2] {
+        let mut fleet = open(0);
+        fleet.step(s(0), Input::Adapt { native: None });
+        let launched = launches(&fleet.step(s(1), decided(1, &[], &[], 0)));
+        fleet.step(s(2), Input::Launched(launched.clone(), Err(error(ErrorKind::PermissionDenied))));
+        fleet.step(s(2), Input::Stopped(launched, Ok(())));
+        let blocked = Decision { desired: 0, launch: 0, victims: vec![], cancelled: vec![], lost: 0, reason: Reason::Blocked { wanted } };
+        assert!(fleet.is_blocked(s(999)));
+        fleet.step(s(3), Input::Decided(blocked));
+        assert_eq!(fleet.failure().is_some(), true, "the first try was wanted");
+        // A new try, with nothing to do: no failure.
+        fleet.step(s(4), Input::Adapt { native: None });
+        assert!(fleet.failure().is_none() && !fleet.is_blocked(s(4)));
+    }
+}
+
+#[test]
+fn a_platform_that_scales_by_itself_is_told_bounds() {
+    let mut fleet = Fleet::new(Limits::default(), None);
+    fleet.step(s(0), Input::Tick);
+    fleet.step(s(0), Input::Adapt { native: Some((1, Some(9))) });
+    let bounds = |out: Vec<Action>| matches!(out[..], [Action::SetTarget(Target::Between { minimum: 1, maximum: Some(9) })]);
+    assert!(bounds(fleet.step(s(1), Input::Started(Ok((Scaling::Count, 4))))), "no number before");
+    assert!(fleet.step(s(1), Input::TargetSet(Ok(()))).is_empty());
+    assert_eq!(fleet.desired(), 1);
+    (0..3).for_each(|index| drop(fleet.step(s(2), joined(id(index, 0)))));
+    assert_eq!((fleet.desired(), fleet.snapshot().len()), (3, 3));
+    let out = calls(fleet.step(s(3), Input::Scale { count: 2, victims: vec![] }));
+    assert!(matches!(out[..], [Action::SetTarget(Target::Exactly(2))]), "{out:?}");
+    // One that counts, and does not scale by itself, is told what the policy decides.
+    fleet.step(s(4), Input::TargetSet(Ok(())));
+    let out = fleet.step(s(4), Input::Adapt { native: None });
+    assert!(matches!(out[..], [Action::SetTarget(Target::Exactly(2))]), "as it is, in case it was lost: {out:?}");
+    fleet.step(s(4), Input::TargetSet(Ok(())));
+    let out = fleet.step(s(5), decided(5, &[], &[], 0));
+    assert!(matches!(out[..], [Action::SetTarget(Target::Exactly(5))]), "{out:?}");
+    let starting = fleet.members(s(6)).iter().filter(|member| member.phase == Phase::Starting).count();
+    assert_eq!(starting, 2);
+}
+
 /// What chance does to the cluster; `u8`s pick among what is possible at that moment.
 #[derive(Debug, Clone)]
 enum Chance {
@@ -319,6 +423,10 @@ enum Chance {
     /// A worker whose launch took effect after its stop was confirmed appears.
     Late(u8),
     Scale(u8, u8),
+    /// Adaptive scaling begins, or goes on.
+    Adapt,
+    /// It decides: so many launched; of those that may go, these bits.
+    Decide(u8, u8, u8, bool),
     Wait(u16),
     List,
     SchedulerLost,
@@ -349,6 +457,8 @@ fn chance() -> impl Strategy<Value = Chance> {
         90 => (any::<u8>(), any::<bool>(), any::<bool>()).prop_map(|(n, told, busy)| Chance::Die(n, told, busy)),
         40 => any::<u8>().prop_map(Chance::Late),
         60 => (0..9u8, any::<u8>()).prop_map(|(n, v)| Chance::Scale(n, v)),
+        25 => Just(Chance::Adapt),
+        90 => (0..4u8, any::<u8>(), any::<u8>(), any::<bool>()).prop_map(|(n, v, c, lost)| Chance::Decide(n, v, c, lost)),
         120 => (1..400u16).prop_map(Chance::Wait),
         30 => Just(Chance::List),
         1 => Just(Chance::SchedulerLost),
@@ -371,6 +481,8 @@ struct World {
     now: Duration,
     desired: u32,
     most_desired: u32,
+    /// Nobody but the policy says how many.
+    adapting: bool,
     calls: Vec<Action>,
     exists: BTreeMap<WorkerId, Worker>,
     draining: BTreeMap<WorkerId, Duration>,
@@ -390,6 +502,11 @@ impl World {
         };
         let listing = matches!(input, Input::Platform(_));
         let actions = fleet.step(self.now, input);
+        if self.adapting {
+            // What a decision launches is what is wanted, from then on.
+            self.desired = fleet.desired();
+            self.most_desired = self.most_desired.max(self.desired);
+        }
         let live: BTreeSet<WorkerId> = fleet.live().map(|(id, _)| id).collect();
         for (id, worker) in &mut self.exists {
             worker.known |= live.contains(id);
@@ -411,6 +528,10 @@ impl World {
                 }
                 Action::Drain(ref workers) => {
                     self.draining.extend(workers.iter().map(|(id, _)| (*id, self.now)));
+                    self.calls.push(action);
+                }
+                Action::Retire(ref workers) => {
+                    assert!(workers.iter().all(|(id, _)| !self.drained.contains(id)));
                     self.calls.push(action);
                 }
                 Action::Stop(ref ids) => {
@@ -473,6 +594,13 @@ impl World {
                 self.drained.extend(&ids);
                 Input::Drained(ids)
             }
+            Action::Retire(workers) => {
+                let ids: Vec<_> = workers.into_iter().map(|(id, _)| id).collect();
+                let (drained, rest) = ids.split_at(if outcome == Outcome::Ok { ids.len() } else { ids.len() / 2 });
+                self.drained.extend(drained);
+                let (busy, refused) = if outcome == Outcome::LostAnswer { (vec![], rest.into()) } else { (rest.into(), vec![]) };
+                Input::Retired { drained: drained.into(), busy, refused }
+            }
             Action::SetTarget(_) => Input::TargetSet(result),
             Action::Close => {
                 self.exists.clear();
@@ -487,7 +615,7 @@ impl World {
         self.draining.remove(&id);
     }
 
-    fn input(&mut self, chance: &Chance, scaling: Scaling) -> Option<Input> {
+    fn input(&mut self, fleet: &mut Fleet, chance: &Chance, scaling: Scaling) -> Option<Input> {
         let pick = |n: u8, len: usize| (len > 0).then(|| n as usize % len);
         Some(match *chance {
             Chance::Answer(n, outcome) => {
@@ -516,9 +644,14 @@ impl World {
                 return None;
             }
             Chance::Scale(count, victim) => {
-                (self.desired, self.most_desired) = (count.into(), self.most_desired.max(count.into()));
+                (self.desired, self.most_desired, self.adapting) = (count.into(), self.most_desired.max(count.into()), false);
                 Input::Scale { count: count.into(), victims: vec![id(u32::from(victim % 8), 0)] }
             }
+            Chance::Adapt => {
+                self.adapting |= scaling != Scaling::None;
+                Input::Adapt { native: None }
+            }
+            Chance::Decide(launch, victims, cancels, lost) => Input::Decided(decision(fleet, self.now, launch, [victims, cancels], lost)),
             Chance::Wait(seconds) => {
                 self.now += s(seconds.into());
                 Input::Tick
@@ -540,14 +673,14 @@ impl World {
                     return;
                 }
             }
-            while let Some(input) = self.input(&Chance::Late(0), scaling).or_else(|| self.input(&Chance::Join(0), scaling)) {
+            while let Some(input) = self.input(fleet, &Chance::Late(0), scaling).or_else(|| self.input(fleet, &Chance::Join(0), scaling)) {
                 self.step(fleet, input);
             }
             let dead: Vec<_> = fleet.live().filter(|(id, _)| !self.exists.contains_key(id)).map(|(id, _)| id.to_string()).collect();
             for name in dead {
                 self.step(fleet, left(&name, false));
             }
-            if let Some(list) = self.input(&Chance::List, scaling) {
+            if let Some(list) = self.input(fleet, &Chance::List, scaling) {
                 self.step(fleet, list);
             }
             self.now += s(61);
@@ -556,12 +689,28 @@ impl World {
     }
 }
 
+/// Some decision about the workers there are.
+fn decision(fleet: &mut Fleet, now: Duration, launch: u8, [victims, cancels]: [u8; 2], lost: bool) -> Decision {
+    let members = fleet.members(now);
+    let chosen = |bits: u8, phase: fn(&Phase) -> bool| -> Vec<u64> {
+        let of_phase = members.iter().filter(|member| phase(&member.phase));
+        (0u8..8).zip(of_phase).filter(|(at, _)| bits >> at & 1 == 1).map(|(_, member)| member.id).collect()
+    };
+    let there = members.iter().filter(|member| member.phase != Phase::Draining).count() as u32;
+    let launch = if fleet.is_blocked(now) { 0 } else { launch.into() };
+    let victims = if launch > 0 { vec![] } else { chosen(victims, |phase| matches!(phase, Phase::Live(_))) };
+    let cancelled = chosen(cancels, |phase| *phase == Phase::Starting);
+    let desired = there + launch - (victims.len() + cancelled.len()) as u32;
+    let lost = if lost { cancelled.len() as u32 / 2 } else { 0 };
+    Decision { desired, launch, victims, cancelled, lost, reason: Reason::Asleep }
+}
+
 fn play(scaling: Scaling, first: u32, chances: &[Chance]) {
     let mut fleet = Fleet::new(Limits { crash_loop: 500, ..Limits::default() }, None);
     let mut world = World { desired: first, most_desired: first, ..World::default() };
     world.step(&mut fleet, Input::Tick);
     for chance in chances {
-        if let Some(input) = world.input(chance, scaling) {
+        if let Some(input) = world.input(&mut fleet, chance, scaling) {
             world.step(&mut fleet, input);
         }
         if world.finished {
@@ -574,7 +723,7 @@ fn play(scaling: Scaling, first: u32, chances: &[Chance]) {
         if !world.finished && scaling == Scaling::Workers {
             let there: Vec<_> = world.exists.keys().copied().collect();
             assert_eq!(there, fleet.live().map(|(id, _)| id).collect::<Vec<_>>());
-            assert_eq!(there.len(), world.desired as usize);
+            assert_eq!(there.len(), world.desired as usize, "{:?}", fleet.snapshot());
         }
     }
     // Closed at any time, it ends, and nothing is left.

@@ -16,7 +16,7 @@ pub struct Decision {
     pub victims: Vec<u64>,
     /// Requests to take back, by id.
     pub cancelled: Vec<u64>,
-    /// How many of `cancelled` are written off: they should have arrived long ago.
+    /// How many of `cancelled` are written off: they should have arrived long ago. They stand first.
     pub lost: u32,
     /// Why.
     pub reason: Reason,
@@ -80,6 +80,11 @@ pub enum Reason {
         /// Workers that would have been asked for.
         wanted: u32,
     },
+    /// Workers that were asked for before failed, so none is asked for now.
+    Blocked {
+        /// Workers that would have been asked for.
+        wanted: u32,
+    },
     /// The scheduler cannot keep the workers busy, so more of them would not help.
     SchedulerBound {
         /// Tasks that are ready.
@@ -131,6 +136,7 @@ impl fmt::Display for Reason {
             Self::Budget { spent, wanted } => {
                 write!(f, "the budget is spent ({spent:.0} worker-seconds): {wanted} workers more would help")
             }
+            Self::Blocked { wanted } => write!(f, "{wanted} workers more would help, but starting them fails: not tried for a while"),
             Self::SchedulerBound { ready } => write!(f, "{ready} tasks are ready and workers idle: the scheduler is the limit"),
             Self::Enough { tasks: 0, .. } => f.write_str("no work"),
             Self::Enough { tasks, finish: Some(finish) } => write!(f, "{tasks} tasks: done in {finish:.1} s, more workers do not pay"),

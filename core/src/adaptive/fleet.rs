@@ -13,6 +13,9 @@ pub struct Fleet {
     pub slots: u32,
     /// Memory of a worker to come, bytes. 0: no limit.
     pub memory_limit: u64,
+    /// None can be asked for now: the last ones failed, and the next try is due later, or never.
+    #[serde(default)]
+    pub blocked: bool,
 }
 
 /// One worker, asked for or there.

@@ -12,7 +12,7 @@
 //! Promises, held by `core/tests/adaptive`:
 //! - a busy worker is never a victim, nor one whose results the others could not hold;
 //! - the workers that are there or on their way stay between `minimum` and `maximum`, the budget permitting;
-//! - any work and nobody there: somebody is asked for;
+//! - any work and nobody there: somebody is asked for, unless that is [blocked](Fleet::blocked) or the budget is spent;
 //! - under constant load the number settles.
 
 mod config;
@@ -24,6 +24,7 @@ mod load;
 mod log;
 mod need;
 mod project;
+mod record;
 mod recurrence;
 mod retire;
 mod stages;
@@ -40,6 +41,7 @@ pub use self::{
     fleet::{Backend, Fleet, Phase, Worker},
     load::{Group, Load, Prefix},
     log::{Begin, Decided, Entry, Replay},
+    record::Record,
     state::{State, Usage},
 };
 use self::{project::Plan, view::View};
@@ -165,9 +167,10 @@ impl Adaptive {
         state.useless.clear();
         let spent = state.usage.worker_seconds;
         let broke = self.config.budget.is_some_and(|budget| spent >= budget.0.as_secs_f64());
-        let (launch, reason) = match (broke, reason) {
-            (true, _) => (0, Reason::Budget { spent, wanted: launch }),
-            (false, reason) => (launch, reason.unwrap_or(Reason::Minimum { workers: want })),
+        let (launch, reason) = match reason {
+            _ if broke => (0, Reason::Budget { spent, wanted: launch }),
+            _ if view.fleet.blocked => (0, Reason::Blocked { wanted: launch }),
+            reason => (launch, reason.unwrap_or(Reason::Minimum { workers: want })),
         };
         Decision { desired: current + launch, launch, victims: vec![], lost: lost.len() as u32, cancelled: lost, reason }
     }

@@ -8,9 +8,16 @@ pub mod fleet;
 mod limits;
 mod made;
 pub(crate) mod roll;
+mod scaler;
+mod scaling;
 pub(crate) mod status;
 
-use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{broadcast, mpsc, watch},
@@ -20,14 +27,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::limits::Limits;
-pub(crate) use self::made::Making;
 use self::{
     fleet::{Action, Fleet, Input},
     made::Made,
+    scaler::Scaler,
+    scaling::{count, due, status as adapt_status},
     status::{ClusterStatus, WorkerSnapshot, WorkerStage},
 };
+pub(crate) use self::{made::Making, scaling::can_adapt};
 use crate::{
-    engine::{Connect, Engine, WorkerChange, WorkerChanges},
+    adaptive::AdaptConfig,
+    engine::{Connect, Engine, Observation, WorkerChange, WorkerChanges},
     error::{Error, ErrorKind, Result},
     manager::{CloseReport, ClusterEvent, ClusterManager, Context, Endpoint, WorkerId},
 };
@@ -40,6 +50,10 @@ pub(crate) enum Command {
         victims: Vec<WorkerId>,
         number: u64,
     },
+    Adapt {
+        config: AdaptConfig,
+        number: u64,
+    },
     Close,
 }
 
@@ -48,6 +62,7 @@ pub(crate) struct Setup {
     pub(crate) connect: Arc<dyn Connect>,
     pub(crate) limits: Limits,
     pub(crate) workers: Option<u32>,
+    pub(crate) adapt: Option<AdaptConfig>,
     pub(crate) events: broadcast::Sender<ClusterEvent>,
     pub(crate) status: watch::Sender<ClusterStatus>,
 }
@@ -78,6 +93,12 @@ pub(crate) struct Keeper {
     calls: JoinSet<Input>,
     fallbacks: HashMap<Id, Fallback>,
     listing: Option<Id>,
+    /// Until the cluster is open: how many workers, and whether it adapts.
+    wish: (Option<u32>, Option<AdaptConfig>),
+    scaler: Option<Scaler>,
+    /// One look at the load, at most.
+    looks: JoinSet<Result<Observation>>,
+    begin: Instant,
     heard: u64,
     events: broadcast::Sender<ClusterEvent>,
     status: watch::Sender<ClusterStatus>,
@@ -87,7 +108,7 @@ impl Keeper {
     pub(crate) fn new(making: Making, cancel: CancellationToken, setup: Setup) -> Self {
         let (opening, opened) = mpsc::unbounded_channel();
         Self {
-            fleet: Fleet::new(setup.limits.clone(), setup.workers),
+            fleet: Fleet::new(setup.limits.clone(), setup.workers.filter(|_| setup.adapt.is_none())),
             limits: setup.limits,
             connect: setup.connect,
             made: making.made.clone(),
@@ -100,6 +121,10 @@ impl Keeper {
             calls: JoinSet::new(),
             fallbacks: HashMap::new(),
             listing: None,
+            wish: (setup.workers, setup.adapt),
+            scaler: None,
+            looks: JoinSet::new(),
+            begin: Instant::now(), // set again where the loop runs: that may be another clock
             heard: 0,
             events: setup.events,
             status: setup.status,
@@ -107,34 +132,53 @@ impl Keeper {
     }
 
     pub(crate) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
-        let begin = Instant::now();
+        self.begin = Instant::now();
         let mut poll = interval(self.limits.poll.max(Duration::from_millis(10)));
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut owned = true;
-        let mut input = Input::Tick;
+        let mut inputs = VecDeque::from([Input::Tick]);
         loop {
-            for action in self.fleet.step(begin.elapsed(), input) {
-                if let Some(result) = self.carry_out(action) {
-                    return self.end(result).await;
+            while let Some(input) = inputs.pop_front() {
+                for action in self.fleet.step(self.begin.elapsed(), input) {
+                    if let Some(result) = self.carry_out(action) {
+                        return self.end(result).await;
+                    }
                 }
             }
             self.publish();
             let wake = self.fleet.wake();
-            input = tokio::select! {
+            tokio::select! {
                 biased;
                 // Before commands: who scales down has perhaps seen workers arrive, and a worker that is here is drained, not just stopped.
-                Some(change) = next(&mut self.changes) => changed(change),
-                command = commands.recv(), if owned => match command {
-                    Some(Command::Scale { count, victims, number }) => {
-                        self.heard = self.heard.max(number);
-                        Input::Scale { count, victims }
-                    }
-                    Some(Command::Close) | None => { owned = false; Input::Close }
-                },
-                Some(done) = self.calls.join_next_with_id() => self.answered(done),
-                () = sleep_until(begin + wake.unwrap_or_default()), if wake.is_some() => Input::Tick,
-                _ = poll.tick(), if self.changes.is_some() => { self.list(); Input::Tick }
+                Some(change) = next(&mut self.changes) => inputs.push_back(changed(change)),
+                command = commands.recv(), if owned => {
+                    owned = !matches!(command, Some(Command::Close) | None);
+                    inputs.push_back(self.commanded(command.unwrap_or(Command::Close)));
+                }
+                Some(done) = self.calls.join_next_with_id() => inputs.extend(self.answered(done)),
+                Some(seen) = self.looks.join_next() => inputs.push_back(self.looked(seen)),
+                () = sleep_until(self.begin + wake.unwrap_or_default()), if wake.is_some() => inputs.push_back(Input::Tick),
+                () = due(&mut self.scaler), if self.looks.is_empty() && self.changes.is_some() => self.look(),
+                _ = poll.tick(), if self.changes.is_some() => { self.list(); inputs.push_back(Input::Tick); }
             };
+        }
+    }
+
+    fn commanded(&mut self, command: Command) -> Input {
+        match command {
+            Command::Scale { count, victims, number } => {
+                self.heard = self.heard.max(number);
+                (self.wish, self.scaler) = ((Some(count), None), None);
+                Input::Scale { count, victims }
+            }
+            Command::Adapt { config, number } => {
+                self.heard = self.heard.max(number);
+                self.adapt(config)
+            }
+            Command::Close => {
+                self.looks.abort_all();
+                Input::Close
+            }
         }
     }
 
@@ -145,6 +189,9 @@ impl Keeper {
         }
         self.status.send_modify(|status| {
             *status = ClusterStatus { wanted: 0, starting: 0, running: 0, draining: 0, slots: 0, workers: vec![], ..status.clone() };
+            if let Some(adapt) = &mut status.adapt {
+                (adapt.desired, adapt.starting, adapt.running, adapt.draining) = (0, 0, 0, 0);
+            }
             status.failure = self.fleet.failure().cloned();
             (status.engine, status.endpoint, status.ledger, status.closed) = (None, None, None, Some(result));
         });
@@ -154,23 +201,24 @@ impl Keeper {
     fn publish(&mut self) {
         let (workers, wanted) = (self.fleet.snapshot(), self.fleet.desired());
         let failed = self.fleet.failure().cloned();
+        let adapt = self.scaler.as_ref().map(|scaler| adapt_status(scaler, wanted, &workers));
         self.status.send_if_modified(|status| {
             let same = status.workers == workers
                 && status.wanted == wanted
                 && status.heard == self.heard
+                && status.adapt == adapt
                 && status.failure.is_some() == failed.is_some()
                 && status.trouble.as_deref() == self.fleet.trouble();
             if same {
                 return false;
             }
-            let count = |stages: &[WorkerStage]| workers.iter().filter(|worker| stages.contains(&worker.stage)).count() as u32;
-            status.running = count(&[WorkerStage::Running]);
+            status.running = count(&workers, WorkerStage::Running);
             status.starting = wanted.saturating_sub(status.running);
-            status.draining = count(&[WorkerStage::Draining]);
+            status.draining = count(&workers, WorkerStage::Draining);
             let running = |worker: &&WorkerSnapshot| worker.stage == WorkerStage::Running;
             status.slots = workers.iter().filter(running).map(|worker| worker.slots).sum();
             (status.wanted, status.failure, status.workers) = (wanted, failed, workers);
-            status.heard = self.heard;
+            (status.heard, status.adapt) = (self.heard, adapt);
             status.trouble = self.fleet.trouble().map(str::to_owned);
             true
         });
@@ -185,6 +233,7 @@ impl Keeper {
                 self.call(vec![], |_, result| Input::TargetSet(result), move |m, cx, _| async move { m.scale(&cx, target).await });
             }
             Action::Drain(workers) => self.drain(workers),
+            Action::Retire(workers) => self.retire(workers),
             Action::Cancel => self.cancel.cancel(),
             Action::Close => self.close(),
             Action::Report(event) => self.report(event),
@@ -212,8 +261,12 @@ impl Keeper {
         // A task of its own: dropping it would not end a factory that blocks, and what that makes must be closed.
         let making = tokio::spawn(making.run());
         let (connect, opening) = (self.connect.clone(), self.opening.clone());
+        let wish = self.wish.clone();
         let start = async move {
             let (manager, cx) = making.await.unwrap_or_else(|error| Err(Error::from_join("the cluster's constructor", error)))?;
+            if wish.1.is_some() {
+                can_adapt(&manager.info())?;
+            }
             let endpoint = manager.start(&cx).await?;
             let engine = connect.connect(&endpoint).await?;
             let (changes, info) = (engine.changes(), manager.info());
@@ -222,14 +275,15 @@ impl Keeper {
                 _ => engine.dashboard(),
             };
             let _ = opening.send(Opened { engine, changes, endpoint, dashboard: dashboard.map(Into::into) });
-            Ok((info.scaling, info.workers))
+            let first = wish.1.map_or(info.workers, |config| Scaler::first(&config, wish.0, &info));
+            Ok((info.scaling, first))
         };
         self.spawn(|error| Input::Started(Err(error)), async move {
             Input::Started(start.await.map_err(|error: Error| error.with_operation("start")))
         });
     }
 
-    fn answered(&mut self, done: std::result::Result<(Id, Input), JoinError>) -> Input {
+    fn answered(&mut self, done: std::result::Result<(Id, Input), JoinError>) -> Vec<Input> {
         let (id, input) = match done {
             Ok((id, input)) => (id, Ok(input)),
             Err(error) => (error.id(), Err(error)),
@@ -253,8 +307,11 @@ impl Keeper {
                 status.ledger = cx.map(|cx| cx.ledger().clone());
             });
             (self.engine, self.changes) = (Some(engine), Some(changes));
+            if let Some(config) = self.wish.1.take() {
+                return vec![self.adapt(config), input]; // in this order: a platform that scales by itself is told no number
+            }
         }
-        input
+        vec![input]
     }
 
     fn drain(&mut self, workers: Vec<(WorkerId, String)>) {

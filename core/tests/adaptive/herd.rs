@@ -194,7 +194,7 @@ impl Herd {
             phase: if let Phase::Live(since) = worker.phase { Phase::Live(self.shown(since)) } else { worker.phase },
             ..worker.clone()
         };
-        Fleet { workers: self.beasts.iter().map(|beast| shown(&beast.worker)).collect(), slots: self.slots, memory_limit: 0 }
+        Fleet { workers: self.beasts.iter().map(|beast| shown(&beast.worker)).collect(), slots: self.slots, ..Fleet::default() }
     }
 
     fn obey(&mut self, decision: &Decision) {

@@ -135,7 +135,7 @@ proptest! {
         load.groups[0].processing = u64::from(busy);
         load.prefixes[0].running = vec![Duration::ZERO; busy as usize];
         let workers = |count: u32| (0..count).map(|id| worker(u64::from(id), Phase::Live(secs(0)), u32::from(id < busy))).collect();
-        let all = Fleet { workers: workers(live), slots: 1, memory_limit: 0 };
+        let all = Fleet { workers: workers(live), slots: 1, ..Fleet::default() };
         let mut fewer = all.clone();
         fewer.workers.pop();
         let adaptive = Adaptive::new(bounded(0, 1000), backend(startup));

@@ -16,11 +16,14 @@ impl Fleet {
             Input::Tick => {}
             Input::Started(result) => self.started(now, result),
             Input::Scale { count, victims } => self.scale(now, count, &victims),
+            Input::Adapt { native } => self.adapt(native),
+            Input::Decided(decision) => self.decided(now, &decision),
             Input::Launched(ids, result) => self.launched(now, &ids, &result),
             Input::Platform(workers) => self.observed(now, workers),
             Input::Joined { name, host, slots } => self.joined(now, name, host, slots),
             Input::Left { name, reason, busy } => self.left(now, &name, &reason, busy),
             Input::Drained(ids) => self.drained(&ids),
+            Input::Retired { drained, busy, refused } => self.retired(now, &drained, &busy, &refused),
             Input::Stopped(ids, result) => self.stopped(now, &ids, &result),
             Input::TargetSet(result) => self.target_set(now, result),
             Input::SchedulerLost(error) => self.fail(now, error),
@@ -40,7 +43,8 @@ impl Fleet {
         match (result, &self.phase) {
             (Ok((scaling, workers)), Phase::Starting { .. }) => {
                 (self.phase, self.scaling) = (Phase::Open, scaling);
-                self.desired.get_or_insert(workers);
+                let first = *self.desired.get_or_insert(workers);
+                self.begin_with(first);
             }
             (Err(error), Phase::Starting { .. }) => self.fail(now, error),
             _ => {} // closing: whatever was started is closed with the rest
@@ -56,9 +60,10 @@ impl Fleet {
             let text = "the cluster is somebody else's: it is not scaled from here";
             return self.out.push(Action::Report(ClusterEvent::Degraded(text.to_owned())));
         }
-        self.failures.forgive();
-        self.failure = None;
-        (self.told.retry, self.told.tries, self.told.last) = (None, 0, None);
+        if self.adapting.take().is_some() {
+            self.out.push(Action::Report(ClusterEvent::AdaptingEnded { workers: count }));
+        }
+        self.try_again();
         if self.phase != Phase::Open || self.scaling == Scaling::Count {
             return;
         }
@@ -69,6 +74,13 @@ impl Fleet {
         }
         let surplus = self.places.wanted().saturating_sub(count as usize);
         self.shed(now, surplus, victims);
+    }
+
+    /// The user said something: a new chance.
+    pub(super) fn try_again(&mut self) {
+        self.failures.forgive();
+        self.failure = None;
+        (self.told.retry, self.told.tries, self.told.last) = (None, 0, None);
     }
 
     /// Cheapest first: places not filled yet, requests under way, then the chosen, then the highest index.
@@ -114,7 +126,7 @@ impl Fleet {
             }
         }
         self.stop(&stop, None);
-        self.drain(now, &drain);
+        self.let_go(now, &drain);
     }
 
     fn refused(&mut self, now: Time, id: WorkerId, error: &Error) {
@@ -157,7 +169,7 @@ impl Fleet {
         if let (true, Some(name)) = (unseen, name)
             && let Some((_, slots)) = self.strangers.remove(&name)
         {
-            self.arrive(now, id, Seen { name, slots });
+            self.arrive(now, id, Seen { name, slots, since: now });
         }
     }
 
@@ -165,7 +177,7 @@ impl Fleet {
         let unseen = |places: &Places, id: &WorkerId| places.of(*id).is_some_and(|place| place.seen.is_none());
         let by_name = WorkerId::from_name(&name).filter(|id| self.scaling == Scaling::Workers && self.places.issued(*id));
         match by_name.or_else(|| self.hosts.get(&host).copied().filter(|id| unseen(&self.places, id))) {
-            Some(id) => self.arrive(now, id, Seen { name, slots }),
+            Some(id) => self.arrive(now, id, Seen { name, slots, since: now }),
             None => {
                 if self.scaling != Scaling::Workers {
                     self.out.push(Action::Report(ClusterEvent::Joined { id: None, name: name.clone(), slots }));
@@ -288,7 +300,7 @@ impl Fleet {
         self.out.push(Action::Report(ClusterEvent::Degraded(error.to_string())));
     }
 
-    fn answered(&mut self) {
+    pub(super) fn answered(&mut self) {
         self.calls = self.calls.saturating_sub(1);
     }
 }

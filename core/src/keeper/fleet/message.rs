@@ -1,6 +1,7 @@
 //! What goes into the fleet and what comes out.
 
 use crate::{
+    adaptive::Decision,
     error::{Error, Result},
     manager::{CloseReport, ClusterEvent, Scaling, Target, WorkerId, WorkerInfo},
 };
@@ -12,13 +13,20 @@ pub enum Input {
     Tick,
     /// The answer to [`Action::Start`]: how the class scales, and how many workers its kwargs ask for.
     Started(Result<(Scaling, u32)>),
-    /// The user or the scaler wants so many; where some have to go, these first.
+    /// The user wants so many; where some have to go, these first.
     Scale {
         /// How many.
         count: u32,
         /// Preferred to go.
         victims: Vec<WorkerId>,
     },
+    /// Adaptive scaling begins, or goes on with other bounds; until [`Input::Scale`].
+    Adapt {
+        /// The platform is left to scale by itself within these; `None`: decisions follow.
+        native: Option<(u32, Option<u32>)>,
+    },
+    /// The scaler decided.
+    Decided(Decision),
     /// The answer to [`Action::Launch`].
     Launched(Vec<WorkerId>, Result<()>),
     /// What the platform says exists.
@@ -43,6 +51,15 @@ pub enum Input {
     },
     /// The answer to [`Action::Drain`]: as far as the deadline allowed.
     Drained(Vec<WorkerId>),
+    /// The answer to [`Action::Retire`].
+    Retired {
+        /// They run nothing, and their results are elsewhere.
+        drained: Vec<WorkerId>,
+        /// They still run something.
+        busy: Vec<WorkerId>,
+        /// They cannot be drained, and take work again.
+        refused: Vec<WorkerId>,
+    },
     /// The answer to [`Action::Stop`].
     Stopped(Vec<WorkerId>, Result<()>),
     /// The answer to [`Action::SetTarget`].
@@ -64,6 +81,8 @@ pub enum Action {
     Launch(Vec<WorkerId>),
     /// Take these (with their scheduler names) out of work.
     Drain(Vec<(WorkerId, String)>),
+    /// The same without haste: it is asked again until each has finished what it runs, and no task is interrupted.
+    Retire(Vec<(WorkerId, String)>),
     /// Stop these.
     Stop(Vec<WorkerId>),
     /// Tell a platform that counts. One at a time.

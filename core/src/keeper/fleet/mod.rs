@@ -3,17 +3,23 @@
 //! Rule that carries the rest: an index is filled again only after its last incarnation's stop was answered with Ok, and a stop is
 //! asked for until it is; so an answer lost on the way ("launch failed", yet the worker lives) can neither double nor leak a worker.
 
+mod adapt;
 mod answers;
+mod crowd;
 mod failures;
 mod message;
 mod slots;
 
 use std::{collections::BTreeMap, time::Duration};
 
-pub use self::message::{Action, Input};
 use self::{
+    adapt::Adapting,
     failures::{Cause, Failures},
     slots::{Places, Seen, Slot, Stop},
+};
+pub use self::{
+    adapt::Member,
+    message::{Action, Input},
 };
 use super::{
     limits::{Limits, backoff},
@@ -42,8 +48,8 @@ enum Phase {
 /// A platform that counts: what it was told, and what it is being told.
 #[derive(Debug, Default)]
 struct Told {
-    last: Option<u32>,
-    asked: Option<u32>,
+    last: Option<Target>,
+    asked: Option<Target>,
     tries: u32,
     retry: Option<Time>,
 }
@@ -55,6 +61,7 @@ pub struct Fleet {
     phase: Phase,
     scaling: Scaling,
     desired: Option<u32>,
+    adapting: Option<Adapting>,
     places: Places,
     told: Told,
     /// Platform's word: which worker has which address.
@@ -75,6 +82,7 @@ impl Fleet {
         Self {
             limits,
             desired,
+            adapting: None,
             phase: Phase::New,
             scaling: Scaling::Workers,
             places: Places::default(),
@@ -102,7 +110,7 @@ impl Fleet {
                     Slot::Waiting { until } if self.failures.broken().is_none() && !self.places.haunted(place.id.index) => Some(*until),
                     Slot::Starting { since } => Some(since.saturating_add(self.limits.join)),
                     Slot::Live { settles } => *settles,
-                    Slot::Draining { until } => Some(*until),
+                    Slot::Draining { until } => *until,
                     Slot::Stopping { stop, .. } => stop.retry,
                     Slot::Waiting { .. } | Slot::Launching { .. } => None,
                 });
@@ -124,13 +132,15 @@ impl Fleet {
         self.places.iter().count() - self.places.wanted() + self.places.ghosts.len()
     }
 
-    /// How many workers there should be. Of somebody else's cluster: those that are there.
+    /// How many workers there should be. Of somebody else's cluster, or where the platform decides by itself: those that are there.
     #[must_use]
     pub fn desired(&self) -> u32 {
-        if self.scaling == Scaling::None {
-            return u32::try_from(self.strangers.len()).unwrap_or(u32::MAX);
+        let there = || u32::try_from(self.strangers.len()).unwrap_or(u32::MAX);
+        match (self.scaling, self.bounds()) {
+            (Scaling::None, _) => there(),
+            (Scaling::Count, Some((minimum, maximum))) => there().min(maximum.unwrap_or(u32::MAX)).max(minimum),
+            _ => self.desired.unwrap_or(0),
         }
-        self.desired.unwrap_or(0)
     }
 
     /// Why the cluster is of no use any more; scaling may mend it, as long as it is open.
@@ -180,7 +190,10 @@ impl Fleet {
             }
             Phase::Open if self.scaling == Scaling::Count => self.tell(now),
             Phase::Open if self.scaling == Scaling::None => {}
-            Phase::Open => self.reconcile(now),
+            Phase::Open => {
+                self.reconcile(now);
+                self.follow();
+            }
             Phase::Closing { since, asked: false } if self.calls == 0 || now >= since.saturating_add(self.limits.grace) => {
                 self.phase = Phase::Closing { since, asked: true };
                 self.out.push(Action::Close);
@@ -198,7 +211,8 @@ impl Fleet {
         let due = |place: &&slots::Place| matches!(place.slot, Slot::Waiting { until } if now >= until);
         let mut fill: Vec<u32> = self.places.iter().filter(due).map(|place| place.id.index).collect();
         fill.retain(|index| !self.places.haunted(*index));
-        fill.extend(self.places.free((self.desired() as usize).saturating_sub(self.places.wanted())));
+        let missing = self.missing();
+        fill.extend(self.places.free(missing));
         let launch: Vec<WorkerId> = fill.into_iter().map(|index| self.places.fill(index, now)).collect();
         if !launch.is_empty() {
             self.call(Action::Launch(launch));
@@ -211,7 +225,7 @@ impl Fleet {
         for place in self.places.iter_mut() {
             match &mut place.slot {
                 Slot::Starting { since } if now >= since.saturating_add(self.limits.join) => late.push(place.id),
-                Slot::Draining { until } if now >= *until => undrained.push(place.id),
+                Slot::Draining { until } if until.is_some_and(|at| now >= at) => undrained.push(place.id),
                 Slot::Live { settles } if settles.is_some_and(|at| now >= at) => (*settles, settled) = (None, true),
                 _ => {}
             }
@@ -244,7 +258,8 @@ impl Fleet {
 
     /// Nothing is launched any more; when nobody is left either, the cluster is of no use.
     fn give_up(&mut self) {
-        if self.failure.is_none() && self.desired() > 0 && !self.places.iter().any(slots::Place::is_manned) {
+        let wanted = self.adapting.as_ref().map_or(self.desired(), |adapting| adapting.wanted);
+        if self.failure.is_none() && wanted > 0 && !self.places.iter().any(slots::Place::is_manned) {
             self.failure = self.failures.broken().cloned();
             self.out.extend(self.failure.clone().map(Action::Failed));
         }
@@ -258,7 +273,15 @@ impl Fleet {
         let delay = cause.map_or(Duration::ZERO, |cause| self.failures.note(&self.limits, now, cause, launched, reason));
         self.trouble = Some(format!("worker {id}: {reason}"));
         self.out.push(Action::Report(ClusterEvent::Lost { id, reason: reason.to_owned() }));
-        self.stop(&[id], Some(now.saturating_add(delay)));
+        let again = now.saturating_add(delay);
+        let replace = match &mut self.adapting {
+            None => Some(again),
+            Some(adapting) => {
+                adapting.hold = adapting.hold.max(again);
+                None
+            }
+        };
+        self.stop(&[id], replace);
         if let (false, Some(error)) = (was_broken, self.failures.broken()) {
             self.out.push(Action::Report(ClusterEvent::Degraded(error.to_string())));
         }
@@ -282,11 +305,16 @@ impl Fleet {
 
     /// One call at a time, so that the last number told is the last one wanted.
     fn tell(&mut self, now: Time) {
+        let target = self.target();
         let told = &mut self.told;
         let due = told.retry.is_none_or(|at| now >= at);
-        if told.asked.is_none() && due && told.last != self.desired {
-            (told.asked, told.retry) = (self.desired, None);
-            self.call(Action::SetTarget(Target::Exactly(self.desired())));
+        if let Some(wanted) = target
+            && told.asked.is_none()
+            && due
+            && told.last != target
+        {
+            (told.asked, told.retry) = (target, None);
+            self.call(Action::SetTarget(wanted));
         }
     }
 
@@ -312,7 +340,7 @@ impl Fleet {
         let mut workers = Vec::new();
         for id in ids {
             let Some(Seen { name, .. }) = self.places.of(*id).and_then(|place| place.seen.clone()) else { continue };
-            self.places.set(*id, Slot::Draining { until: now.saturating_add(self.limits.drain) });
+            self.places.set(*id, Slot::Draining { until: Some(now.saturating_add(self.limits.drain)) });
             workers.push((*id, name));
         }
         if !workers.is_empty() {

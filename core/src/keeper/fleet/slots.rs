@@ -17,12 +17,15 @@ pub(super) struct Place {
     pub(super) launched: Time,
     /// What the scheduler told.
     pub(super) seen: Option<Seen>,
+    /// Its results have no other place: until then it is not asked to go.
+    pub(super) kept: Time,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
     pub(super) name: String,
     pub(super) slots: u32,
+    pub(super) since: Time,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -40,8 +43,8 @@ pub(super) enum Slot {
     Starting { since: Time },
     /// At the scheduler. `settles`: when it has lived long enough to be called well.
     Live { settles: Option<Time> },
-    /// Finishes what it runs, until then at most.
-    Draining { until: Time },
+    /// Finishes what it runs, until then at most. `None`: however long that takes.
+    Draining { until: Option<Time> },
     /// Being stopped. `replace`: when the place may be filled again; `None`: the place goes, too.
     Stopping { replace: Option<Time>, stop: Stop },
 }
@@ -149,7 +152,7 @@ impl Places {
         let id = WorkerId { index, incarnation: *next };
         *next += 1;
         let slot = Slot::Launching { doomed: false, gone: None };
-        self.places.insert(index, Place { id, slot, launched: now, seen: None });
+        self.places.insert(index, Place { id, slot, launched: now, seen: None, kept: Time::ZERO });
         id
     }
 

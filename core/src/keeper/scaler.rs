@@ -1,0 +1,275 @@
+//! The scaler: what the keeper's loop needs around the pure policy of [`crate::adaptive`]. When to look, who is there, what to tell.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde_json::json;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::fleet::Member;
+use crate::{
+    adaptive::{AdaptConfig, Adaptive, Backend, Decision, Fleet, Load, Phase, Record, State, Worker},
+    engine::{Observation, WorkerLoad},
+    error::{Error, ErrorKind},
+    manager::{ClusterEvent, ClusterInfo, Scaling},
+};
+
+/// For one look at the load.
+pub(super) const LOOK: Duration = Duration::from_secs(5);
+
+/// Work that arrives comes in pieces: so long is waited for more of it.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Looks in an interval, at most, while work that ended a rest comes in.
+const EAGER: u32 = 5;
+
+/// Of so many failed looks in a row each is told, then ever fewer.
+const TOLD: u32 = 2;
+
+/// The start-up times learned in this process, by class: the next cluster begins with them.
+static LEARNED: Mutex<BTreeMap<String, (Duration, Duration)>> = Mutex::new(BTreeMap::new());
+
+#[derive(Debug)]
+pub(super) struct Scaler {
+    config: AdaptConfig,
+    class: String,
+    backend: Backend,
+    /// The platform's own bounds: it decides, not we.
+    native: Option<(u32, Option<u32>)>,
+    adaptive: Adaptive,
+    state: State,
+    /// What a worker to come is like, as far as it is known.
+    slots: u32,
+    memory_limit: u64,
+    next: Instant,
+    looked: Instant,
+    arrivals: Option<watch::Receiver<u64>>,
+    /// There was nothing to do when it last looked.
+    resting: bool,
+    /// A rest has ended: until then arrivals are looked at soon.
+    eager: Instant,
+    decision: Option<Decision>,
+    trouble: Option<String>,
+    /// Failed looks in a row.
+    failed: u32,
+}
+
+impl Scaler {
+    /// `before`: the scaler that this one replaces.
+    pub(super) fn new(config: AdaptConfig, info: &ClusterInfo, arrivals: Option<watch::Receiver<u64>>, before: Option<Self>) -> Self {
+        let native = (info.scaling == Scaling::Count && info.native_adaptive).then(|| (config.minimum.unwrap_or(0), config.maximum));
+        let now = Instant::now();
+        let adaptive = Adaptive::new(config.clone(), info.backend.clone());
+        // What the user says of this cluster goes before what another one of its class was like.
+        let known = if config.startup.is_none() { learned(&info.class) } else { None };
+        let fresh = || known.map_or_else(State::default, |(startup, billed)| State::with_startup(startup, billed));
+        let scaler = Self {
+            class: info.class.clone(),
+            backend: info.backend.clone(),
+            native,
+            adaptive,
+            slots: before.as_ref().map_or(info.slots, |before| before.slots),
+            memory_limit: before.as_ref().map_or(0, |before| before.memory_limit),
+            state: before.map_or_else(fresh, |before| before.state),
+            next: now,
+            looked: now,
+            arrivals,
+            resting: true,
+            eager: now,
+            decision: None,
+            trouble: None,
+            failed: 0,
+            config,
+        };
+        if tracing::enabled!(target: "remuda::adaptive", tracing::Level::DEBUG) {
+            let begin = json!({"config": scaler.config, "backend": scaler.backend, "state": scaler.state});
+            tracing::debug!(target: "remuda::adaptive", class = scaler.class, %begin, "adaptive scaling begins");
+        }
+        scaler
+    }
+
+    pub(super) fn native(&self) -> Option<(u32, Option<u32>)> {
+        self.native
+    }
+
+    /// How many workers there are to be at first.
+    pub(super) fn first(config: &AdaptConfig, asked: Option<u32>, info: &ClusterInfo) -> u32 {
+        let asked = asked.or(info.workers_given.then_some(info.workers));
+        asked.unwrap_or(0).max(config.minimum.unwrap_or(0)).min(config.maximum.unwrap_or(u32::MAX))
+    }
+
+    /// Returns when it is time to look. Dropped and called again at will.
+    pub(super) async fn due(&mut self) {
+        if self.native.is_some() {
+            return std::future::pending().await;
+        }
+        let listens = self.resting || Instant::now() < self.eager;
+        let (Some(arrivals), true) = (&mut self.arrivals, listens) else { return sleep_until(self.next).await };
+        tokio::select! {
+            () = sleep_until(self.next) => {}
+            arrived = arrivals.changed() => {
+                let now = Instant::now();
+                if arrived.is_err() {
+                    self.arrivals = None; // the engine ended: its loss is told elsewhere
+                } else if self.resting {
+                    (self.resting, self.eager) = (false, now + self.config.interval.0);
+                }
+                let soon = now.max(self.looked + self.config.interval.0 / EAGER) + SETTLE;
+                self.next = self.next.min(soon);
+                sleep_until(self.next).await;
+            }
+        }
+    }
+
+    /// A look begins.
+    pub(super) fn look(&mut self) {
+        let now = Instant::now();
+        (self.looked, self.next) = (now, now + self.config.interval.0);
+        if let Some(arrivals) = &mut self.arrivals {
+            arrivals.mark_unchanged();
+        }
+    }
+
+    /// Decides. A defect in the policy must not end the keeper, which others are billed for: it begins anew.
+    pub(super) fn decide(&mut self, now: Duration, members: Vec<Member>, blocked: bool, seen: Observation) -> Decision {
+        self.resting = !seen.load.groups.iter().any(|group| group.unfinished() > 0);
+        let fleet = self.fleet(members, blocked, seen.workers);
+        let state = std::mem::take(&mut self.state);
+        let learned_before = state.startup();
+        let decided = catch_unwind(AssertUnwindSafe(|| self.adaptive.decide(state, now, &seen.load, &fleet)));
+        let Ok((state, decision)) = decided else {
+            tracing::error!(target: "remuda::adaptive", "the policy of adaptive scaling panicked; it begins anew");
+            self.state = learned_before.map_or_else(State::default, |(startup, billed)| State::with_startup(startup, billed));
+            return stay(&fleet);
+        };
+        self.state = state;
+        if self.state.startup() != learned_before {
+            learn(&self.class, self.state.startup());
+        }
+        log(now, seen.load, fleet, &decision);
+        decision
+    }
+
+    /// What is new of a decision.
+    pub(super) fn news(&mut self, at: Duration, decision: &Decision) -> Option<ClusterEvent> {
+        (self.failed, self.trouble) = (0, None);
+        let changes = decision.launch > 0 || !decision.victims.is_empty() || !decision.cancelled.is_empty();
+        let why = |decision: &Decision| std::mem::discriminant(&decision.reason);
+        let new = changes || self.decision.as_ref().map(why) != Some(why(decision));
+        if changes {
+            let Decision { desired, launch, victims, cancelled, reason, .. } = decision;
+            let (drain, cancel) = (victims.len(), cancelled.len());
+            tracing::info!(target: "remuda::adaptive", desired, launch, drain, cancel, %reason, "scaled");
+        }
+        self.decision = Some(decision.clone());
+        new.then(|| ClusterEvent::Scaled { at, decision: decision.clone() })
+    }
+
+    /// A look failed: nothing changes.
+    pub(super) fn failed(&mut self, error: &Error, wanted: u32) -> Option<ClusterEvent> {
+        self.failed = self.failed.saturating_add(1);
+        self.trouble = Some(error.to_string());
+        // Work that goes unseen may come at any time.
+        self.resting = false;
+        if error.kind() == ErrorKind::Unsupported {
+            self.next += self.config.interval.0.saturating_mul(9); // it will hardly learn it
+        }
+        let told = self.failed <= TOLD || self.failed.is_power_of_two();
+        if told {
+            tracing::warn!(target: "remuda::adaptive", %error, workers = wanted, tries = self.failed, "the load is unknown; the workers stay");
+        }
+        told.then(|| ClusterEvent::Degraded(format!("adaptive scaling cannot see the work and keeps {wanted} workers: {error}")))
+    }
+
+    fn fleet(&mut self, members: Vec<Member>, blocked: bool, loads: Vec<WorkerLoad>) -> Fleet {
+        let mut loads: HashMap<String, WorkerLoad> = loads.into_iter().map(|load| (load.name.clone(), load)).collect();
+        let workers = members
+            .into_iter()
+            .map(|member| {
+                let load = member.name.as_ref().and_then(|name| loads.remove(name));
+                self.worker(&member, load)
+            })
+            .collect();
+        Fleet { workers, slots: self.slots, memory_limit: self.memory_limit, blocked }
+    }
+
+    fn worker(&mut self, member: &Member, load: Option<WorkerLoad>) -> Worker {
+        // Who is not in the answer came since, or is not known well enough to be let go.
+        let unknown = load.is_none() && matches!(member.phase, Phase::Live(_));
+        let load = load.unwrap_or_default();
+        let slots = [load.slots, member.slots, self.slots].into_iter().find(|slots| *slots > 0).unwrap_or(0);
+        if let Phase::Live(_) = member.phase {
+            self.slots = slots;
+            self.memory_limit = if unknown { self.memory_limit } else { load.memory_limit };
+        }
+        Worker {
+            id: member.id,
+            phase: member.phase,
+            launched: member.launched,
+            billed: self.billed(member),
+            slots,
+            processing: load.processing,
+            bytes: load.bytes,
+            memory_limit: load.memory_limit,
+            pinned: load.pinned || unknown || member.kept,
+        }
+    }
+
+    /// When the bill of a worker begins: as late after the request as the class says, and not after it is there.
+    fn billed(&self, member: &Member) -> Option<Duration> {
+        let unbilled = self.backend.startup.saturating_sub(self.backend.billed_startup);
+        let begins = member.launched.map(|at| at.saturating_add(unbilled));
+        match member.phase {
+            Phase::Live(since) => Some(begins.map_or(since, |begins| begins.min(since))),
+            _ => begins,
+        }
+    }
+
+    pub(super) fn config(&self) -> &AdaptConfig {
+        &self.config
+    }
+
+    pub(super) fn decision(&self) -> Option<&Decision> {
+        self.decision.as_ref()
+    }
+
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+}
+
+/// What a decision would be that changes nothing.
+fn stay(fleet: &Fleet) -> Decision {
+    let there = fleet.workers.iter().filter(|worker| worker.phase != Phase::Draining).count() as u32;
+    let reason = crate::adaptive::Reason::Enough { tasks: 0, finish: None };
+    Decision { desired: there, launch: 0, victims: vec![], cancelled: vec![], lost: 0, reason }
+}
+
+fn log(now: Duration, load: Load, fleet: Fleet, decision: &Decision) {
+    if tracing::enabled!(target: "remuda::adaptive", tracing::Level::DEBUG) {
+        let record = Record { now, load, fleet, decision: decision.clone() };
+        let tick = serde_json::to_string(&record).unwrap_or_default();
+        tracing::debug!(target: "remuda::adaptive", %decision, tick, "decided");
+    }
+}
+
+fn learned(class: &str) -> Option<(Duration, Duration)> {
+    LEARNED.lock().unwrap_or_else(PoisonError::into_inner).get(class).copied()
+}
+
+fn learn(class: &str, startup: Option<(Duration, Duration)>) {
+    if let Some(startup) = startup {
+        LEARNED.lock().unwrap_or_else(PoisonError::into_inner).insert(class.to_owned(), startup);
+    }
+}

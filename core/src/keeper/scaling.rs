@@ -1,0 +1,127 @@
+//! The keeper's part of adaptive scaling: looks at the load beside its loop, asks the [`Scaler`], lets workers go without haste.
+
+use std::time::Duration;
+
+use tokio::{
+    task::JoinError,
+    time::{Instant, timeout},
+};
+
+use super::{
+    Keeper,
+    fleet::Input,
+    late,
+    scaler::{LOOK, Scaler},
+    status::{AdaptStatus, WorkerSnapshot, WorkerStage},
+};
+use crate::{
+    adaptive::AdaptConfig,
+    engine::Observation,
+    error::{Error, ErrorKind, Result},
+    manager::{ClusterEvent, ClusterInfo, Scaling, WorkerId},
+};
+
+/// How long one call waits for workers that are let go to finish what they run; then it is asked again, and those that have
+/// finished are stopped.
+const RETIRE: Duration = Duration::from_secs(2);
+
+impl Keeper {
+    /// Adaptive scaling begins, or goes on with other bounds. What was learned is kept.
+    pub(super) fn adapt(&mut self, config: AdaptConfig) -> Input {
+        let Some((engine, manager)) = self.engine.clone().zip(self.made.manager()) else {
+            self.wish.1 = Some(config);
+            return Input::Tick;
+        };
+        let scaler = Scaler::new(config, &manager.info(), engine.arrivals(), self.scaler.take());
+        self.looks.abort_all();
+        self.report(ClusterEvent::Adapting(scaler.config().clone()));
+        Input::Adapt { native: self.scaler.insert(scaler).native() }
+    }
+
+    pub(super) fn look(&mut self) {
+        let (Some(scaler), Some(engine)) = (&mut self.scaler, self.engine.clone()) else { return };
+        scaler.look();
+        self.looks.spawn(async move { timeout(LOOK, engine.load()).await.unwrap_or_else(|_| Err(late("load", LOOK))) });
+    }
+
+    pub(super) fn looked(&mut self, seen: std::result::Result<Result<Observation>, JoinError>) -> Input {
+        let now = self.begin.elapsed();
+        let Some(scaler) = &mut self.scaler else { return Input::Tick };
+        let seen = match seen {
+            Err(error) if error.is_cancelled() => return Input::Tick, // replaced meanwhile
+            seen => seen.unwrap_or_else(|error| Err(Error::from_join("the engine", error))),
+        };
+        let (input, event) = match seen {
+            Ok(seen) => {
+                let decision = scaler.decide(now, self.fleet.members(now), self.fleet.is_blocked(now), seen);
+                let event = scaler.news(now, &decision);
+                (Input::Decided(decision), event)
+            }
+            Err(error) => (Input::Tick, scaler.failed(&error, self.fleet.desired())),
+        };
+        if let Some(event) = event {
+            self.report(event);
+        }
+        input
+    }
+
+    pub(super) fn retire(&mut self, workers: Vec<(WorkerId, String)>) {
+        let (ids, names): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
+        let (all, engine) = (ids.clone(), self.engine.clone());
+        let refused = |ids| Input::Retired { drained: vec![], busy: vec![], refused: ids };
+        self.spawn(move |_| refused(all), async move {
+            let (Some(engine), begin) = (engine, Instant::now()) else { return refused(ids) };
+            match timeout(RETIRE * 2, engine.drain(&names, RETIRE)).await.unwrap_or_else(|_| Err(late("drain", RETIRE * 2))) {
+                Ok(done) => {
+                    let (drained, left): (Vec<_>, Vec<_>) = ids.into_iter().zip(names).partition(|(_, name)| done.contains(name));
+                    let [drained, left] = [drained, left].map(|workers| workers.into_iter().map(|(id, _)| id).collect());
+                    match begin.elapsed() < RETIRE {
+                        true => Input::Retired { drained, busy: vec![], refused: left },
+                        false => Input::Retired { drained, busy: left, refused: vec![] },
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, workers = ?names, "not drained; they stay");
+                    refused(ids)
+                }
+            }
+        });
+    }
+}
+
+/// # Errors
+/// The class's workers are not ours to scale.
+pub(crate) fn can_adapt(info: &ClusterInfo) -> Result<()> {
+    if info.scaling != Scaling::None {
+        return Ok(());
+    }
+    let error = Error::new(ErrorKind::Unsupported, "the cluster is somebody else's: it is not scaled from here");
+    Err(error.with_context("class", &info.class).with_hint("ask its owner for adaptive scaling, or let Remuda make the cluster"))
+}
+
+pub(super) fn status(scaler: &Scaler, desired: u32, workers: &[WorkerSnapshot]) -> AdaptStatus {
+    let running = count(workers, WorkerStage::Running);
+    AdaptStatus {
+        config: scaler.config().clone(),
+        native: scaler.native().is_some(),
+        desired,
+        starting: desired.saturating_sub(running),
+        running,
+        draining: count(workers, WorkerStage::Draining),
+        decision: scaler.decision().cloned(),
+        usage: scaler.state().usage(),
+        startup: scaler.state().startup().map(|(all, _)| all),
+        trouble: scaler.trouble().map(str::to_owned),
+    }
+}
+
+pub(super) fn count(workers: &[WorkerSnapshot], stage: WorkerStage) -> u32 {
+    workers.iter().filter(|worker| worker.stage == stage).count() as u32
+}
+
+pub(super) async fn due(scaler: &mut Option<Scaler>) {
+    match scaler {
+        Some(scaler) => scaler.due().await,
+        None => std::future::pending().await,
+    }
+}
