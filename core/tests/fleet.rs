@@ -383,7 +383,7 @@ fn a_cut_off_while_the_policy_wants_workers_is_the_end_but_not_while_it_wants_no
         let blocked = Decision { desired: 0, launch: 0, victims: vec![], cancelled: vec![], lost: 0, reason: Reason::Blocked { wanted } };
         assert!(fleet.is_blocked(s(999)));
         fleet.step(s(3), Input::Decided(blocked));
-        assert_eq!(fleet.failure().is_some(), true, "the first try was wanted");
+        assert!(fleet.failure().is_some(), "the first try was wanted");
         // A new try, with nothing to do: no failure.
         fleet.step(s(4), Input::Adapt { native: None });
         assert!(fleet.failure().is_none() && !fleet.is_blocked(s(4)));

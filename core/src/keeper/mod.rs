@@ -308,7 +308,11 @@ impl Keeper {
             });
             (self.engine, self.changes) = (Some(engine), Some(changes));
             if let Some(config) = self.wish.1.take() {
-                return vec![self.adapt(config), input]; // in this order: a platform that scales by itself is told no number
+                let adapt = self.adapt(config);
+                if let (Some(scaler), Input::Started(Ok((_, first)))) = (&mut self.scaler, &input) {
+                    scaler.begin_with(*first);
+                }
+                return vec![adapt, input]; // in this order: a platform that scales by itself is told no number
             }
         }
         vec![input]

@@ -30,6 +30,9 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// Looks in an interval, at most, while work that ended a rest comes in.
 const EAGER: u32 = 5;
 
+/// Workers to begin with have at least so long to come.
+const FIRST: Duration = Duration::from_secs(30);
+
 /// Of so many failed looks in a row each is told, then ever fewer.
 const TOLD: u32 = 2;
 
@@ -44,6 +47,8 @@ pub(super) struct Scaler {
     /// The platform's own bounds: it decides, not we.
     native: Option<(u32, Option<u32>)>,
     adaptive: Adaptive,
+    /// The number to begin with, above the minimum, until it was there once or should have been.
+    first: Option<(u32, Instant)>,
     state: State,
     /// What a worker to come is like, as far as it is known.
     slots: u32,
@@ -66,7 +71,6 @@ impl Scaler {
     pub(super) fn new(config: AdaptConfig, info: &ClusterInfo, arrivals: Option<watch::Receiver<u64>>, before: Option<Self>) -> Self {
         let native = (info.scaling == Scaling::Count && info.native_adaptive).then(|| (config.minimum.unwrap_or(0), config.maximum));
         let now = Instant::now();
-        let adaptive = Adaptive::new(config.clone(), info.backend.clone());
         // What the user says of this cluster goes before what another one of its class was like.
         let known = if config.startup.is_none() { learned(&info.class) } else { None };
         let fresh = || known.map_or_else(State::default, |(startup, billed)| State::with_startup(startup, billed));
@@ -74,7 +78,8 @@ impl Scaler {
             class: info.class.clone(),
             backend: info.backend.clone(),
             native,
-            adaptive,
+            adaptive: Adaptive::new(config.clone(), info.backend.clone()),
+            first: None,
             slots: before.as_ref().map_or(info.slots, |before| before.slots),
             memory_limit: before.as_ref().map_or(0, |before| before.memory_limit),
             state: before.map_or_else(fresh, |before| before.state),
@@ -88,11 +93,36 @@ impl Scaler {
             failed: 0,
             config,
         };
-        if tracing::enabled!(target: "remuda::adaptive", tracing::Level::DEBUG) {
-            let begin = json!({"config": scaler.config, "backend": scaler.backend, "state": scaler.state});
-            tracing::debug!(target: "remuda::adaptive", class = scaler.class, %begin, "adaptive scaling begins");
-        }
+        scaler.begin(&scaler.config);
         scaler
+    }
+
+    /// So many workers are on their way because the user said so: they are not taken back before they came, for a while.
+    pub(super) fn begin_with(&mut self, first: u32) {
+        if first > self.config.minimum.unwrap_or(0) {
+            let startup = self.config.startup.map_or(self.backend.startup, |startup| startup.0);
+            self.first = Some((first, Instant::now() + startup.saturating_mul(3).max(FIRST)));
+            let config = AdaptConfig { minimum: Some(first), ..self.config.clone() };
+            self.adaptive = Adaptive::new(config.clone(), self.backend.clone());
+            self.begin(&config);
+        }
+    }
+
+    /// Those who replay the log begin here.
+    fn begin(&self, config: &AdaptConfig) {
+        if tracing::enabled!(target: "remuda::adaptive", tracing::Level::DEBUG) {
+            let begin = json!({"config": config, "backend": self.backend, "state": self.state});
+            tracing::debug!(target: "remuda::adaptive", class = self.class, %begin, "adaptive scaling begins");
+        }
+    }
+
+    fn came(&mut self, members: &[Member]) {
+        let there = members.iter().filter(|member| matches!(member.phase, Phase::Live(_))).count();
+        if self.first.is_some_and(|(first, until)| there >= first as usize || Instant::now() >= until) {
+            self.first = None;
+            self.adaptive = Adaptive::new(self.config.clone(), self.backend.clone());
+            self.begin(&self.config);
+        }
     }
 
     pub(super) fn native(&self) -> Option<(u32, Option<u32>)> {
@@ -139,6 +169,7 @@ impl Scaler {
 
     /// Decides. A defect in the policy must not end the keeper, which others are billed for: it begins anew.
     pub(super) fn decide(&mut self, now: Duration, members: Vec<Member>, blocked: bool, seen: Observation) -> Decision {
+        self.came(&members);
         self.resting = !seen.load.groups.iter().any(|group| group.unfinished() > 0);
         let fleet = self.fleet(members, blocked, seen.workers);
         let state = std::mem::take(&mut self.state);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::{
     task::JoinError,
-    time::{Instant, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -21,9 +21,9 @@ use crate::{
     manager::{ClusterEvent, ClusterInfo, Scaling, WorkerId},
 };
 
-/// How long one call waits for workers that are let go to finish what they run; then it is asked again, and those that have
-/// finished are stopped.
-const RETIRE: Duration = Duration::from_secs(2);
+/// How long one call waits for workers that are let go to finish what they run and to hand over their results; then those that are
+/// through are stopped, and it is asked again about the others.
+const RETIRE: Duration = Duration::from_secs(10);
 
 impl Keeper {
     /// Adaptive scaling begins, or goes on with other bounds. What was learned is kept.
@@ -80,9 +80,12 @@ impl Keeper {
                         false => Input::Retired { drained, busy: left, refused: vec![] },
                     }
                 }
+                Err(error) if error.kind() == ErrorKind::Unsupported => refused(ids),
+                // They may be out of work already, so they are not taken for live again; and who is not drained is not stopped.
                 Err(error) => {
-                    tracing::warn!(%error, workers = ?names, "not drained; they stay");
-                    refused(ids)
+                    tracing::warn!(%error, workers = ?names, "not drained yet");
+                    sleep_until(begin + RETIRE).await;
+                    Input::Retired { drained: vec![], busy: ids, refused: vec![] }
                 }
             }
         });

@@ -294,6 +294,8 @@ impl Fleet {
             }
             return;
         }
+        // It may have been heard all the same, so that the number before is to be said again, should it be wanted again.
+        self.told.last = None;
         self.told.tries = self.told.tries.saturating_add(1);
         let delays = if Cause::of(&error) == Cause::Capacity { self.limits.capacity_backoff } else { self.limits.backoff };
         self.told.retry = Some(now.saturating_add(backoff(delays, self.told.tries)));

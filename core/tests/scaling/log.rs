@@ -1,0 +1,59 @@
+//! What the scaler logs, kept.
+
+use std::{
+    fmt::Debug,
+    sync::{Arc, Mutex},
+};
+
+use tracing::{
+    Event, Metadata, Subscriber,
+    field::{Field, Visit},
+    span::{Attributes, Id, Record},
+    subscriber::{DefaultGuard, set_default},
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    pub(crate) begin: Vec<String>,
+    pub(crate) ticks: Vec<String>,
+}
+
+/// From now on, on this thread, until the guard is dropped.
+pub(crate) fn record() -> (Arc<Mutex<Lines>>, DefaultGuard) {
+    let lines = Arc::<Mutex<Lines>>::default();
+    (lines.clone(), set_default(Kept(lines)))
+}
+
+struct Kept(Arc<Mutex<Lines>>);
+
+impl Subscriber for Kept {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "remuda::adaptive"
+    }
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, event: &Event<'_>) {
+        event.record(&mut Fields(&mut self.0.lock().unwrap()));
+    }
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+struct Fields<'a>(&'a mut Lines);
+
+impl Visit for Fields<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "tick" {
+            self.0.ticks.push(value.to_owned());
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == "begin" {
+            self.0.begin.push(format!("{value:?}"));
+        }
+    }
+}

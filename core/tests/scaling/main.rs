@@ -1,0 +1,384 @@
+//! Rung 1: adaptive scaling from the handle to the platform, under a paused clock, one test for each promise.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like a test")]
+
+mod log;
+mod yard;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use remuda_core::{
+    adaptive::{AdaptConfig, Adaptive, Backend, Decision, Reason, Record, State},
+    cluster::{Cluster, ClusterOptions, ClusterStatus, Limits},
+    duration::Seconds,
+    error::{Error, ErrorKind},
+    manager::{ClusterEvent, ClusterInfo, Scaling, Target},
+};
+use tokio::{
+    runtime::Handle,
+    sync::broadcast,
+    time::{Instant, sleep, timeout},
+};
+use yard::{Blind, Plan, Yard};
+
+const fn s(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn bounds(minimum: u32, maximum: u32) -> AdaptConfig {
+    AdaptConfig { minimum: Some(minimum), maximum: Some(maximum), ..AdaptConfig::default() }
+}
+
+/// The keeper on the test's own runtime, under its paused clock.
+fn here(adapt: AdaptConfig) -> ClusterOptions {
+    ClusterOptions { adapt: Some(adapt), home: Some(Handle::current()), ..ClusterOptions::default() }
+}
+
+async fn open(plan: Plan, adapt: AdaptConfig) -> (Yard, Cluster) {
+    let yard = Yard::new(plan);
+    let cluster = Cluster::start(yard.clone(), here(adapt)).await.unwrap();
+    (yard, cluster)
+}
+
+async fn until(cluster: &Cluster, reached: impl FnMut(&ClusterStatus) -> bool) -> ClusterStatus {
+    timeout(s(3600), cluster.watch().wait_for(reached)).await.expect("it never comes to that").unwrap().clone()
+}
+
+fn heard(events: &mut broadcast::Receiver<ClusterEvent>) -> Vec<ClusterEvent> {
+    std::iter::from_fn(|| events.try_recv().ok()).collect()
+}
+
+fn decisions(events: &[ClusterEvent]) -> Vec<Decision> {
+    let decision = |event: &ClusterEvent| if let ClusterEvent::Scaled { decision, .. } = event { Some(decision.clone()) } else { None };
+    events.iter().filter_map(decision).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_brings_workers_within_a_second_and_rest_sends_them_home_and_so_again() {
+    for tells_arrivals in [true, false] {
+        let plan = Plan { tells_arrivals, ..Plan::of("yard::Daily", s(5)) };
+        let (yard, cluster) = open(plan, bounds(0, 10)).await;
+        let mut events = cluster.events();
+        sleep(s(60)).await;
+        assert!(yard.launches().is_empty() && cluster.status().wanted == 0, "nothing to do, nobody there");
+        for _ in 0..3 {
+            let (before, asked) = (yard.launches().len(), Instant::now());
+            yard.submit(100, s(2));
+            let status = until(&cluster, |status| status.adapt.as_ref().unwrap().desired > 0).await;
+            let issued = yard.launches()[before] - asked;
+            assert!(issued <= Duration::from_millis(if tells_arrivals { 100 } else { 1100 }), "{issued:?}");
+            assert_eq!(status.adapt.unwrap().running, 0);
+            timeout(s(120), yard.done()).await.unwrap();
+            let status = until(&cluster, |status| status.wanted == 0 && status.workers.is_empty()).await;
+            let adapt = status.adapt.unwrap();
+            assert_eq!((adapt.desired, adapt.starting, adapt.running, adapt.draining), (0, 0, 0, 0));
+            assert!(adapt.usage.worker_seconds >= 200.0 && adapt.usage.idle_worker_seconds < adapt.usage.worker_seconds);
+            sleep(s(300)).await;
+        }
+        assert!(yard.most() <= 10 && yard.killed() == 0);
+        let told = decisions(&heard(&mut events));
+        assert!(told.iter().any(|decision| decision.launch > 0) && told.iter().any(|decision| !decision.victims.is_empty()));
+        assert!(told.len() < 100, "only what is new is told: {}", told.len());
+        cluster.close().await.unwrap();
+        assert!(cluster.status().adapt.unwrap().usage.launched > 0, "stays for the report");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_begins_with_the_minimum_or_the_number_that_was_asked_for_within_the_bounds() {
+    let asked = |info: ClusterInfo| Plan { info, ..Plan::of("yard::First", s(1)) };
+    let plain = Plan::of("yard::First", s(1)).info;
+    let cases = [
+        (ClusterInfo { workers: 4, ..plain.clone() }, None, 1),
+        (ClusterInfo { workers: 4, workers_given: true, ..plain.clone() }, None, 4),
+        (ClusterInfo { workers: 9, workers_given: true, ..plain.clone() }, None, 6),
+        (ClusterInfo { workers: 9, workers_given: true, ..plain.clone() }, Some(3), 3),
+        (plain, Some(0), 1),
+    ];
+    for (info, workers, first) in cases {
+        let yard = Yard::new(asked(info));
+        let options = ClusterOptions { workers, ..here(bounds(1, 6)) };
+        let cluster = Cluster::start(yard.clone(), options).await.unwrap();
+        cluster.wait_for_workers(first, s(5)).await.unwrap();
+        assert_eq!(yard.launches().len(), first);
+        // Nothing to do: the minimum, and never less.
+        until(&cluster, |status| status.workers.len() == 1 && status.running == 1).await;
+        sleep(s(600)).await;
+        assert_eq!((cluster.status().running, yard.launches().len()), (1, first));
+        let error = cluster.wait_for_workers(4, s(1)).await.unwrap_err();
+        assert!(error.hint().unwrap().contains("`minimum`"), "{error:?}");
+        cluster.close().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_victim_that_got_work_meanwhile_finishes_it() {
+    // Looks are old when they are answered, and work comes into the gap: most victims are busy by then.
+    let plan = Plan { load_takes: Duration::from_millis(900), ..Plan::of("yard::Gap", s(1)) };
+    let (yard, cluster) = open(plan, bounds(0, 5)).await;
+    for round in 0..200u64 {
+        yard.submit(5, s(3));
+        yard.submit(1, s(90)); // longer than any deadline for drains
+        yard.done().await;
+        sleep(Duration::from_millis(400 * (round % 23))).await;
+    }
+    assert!(yard.met() > 0, "the gap was never met");
+    assert_eq!(yard.killed(), 0);
+    cluster.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn looks_that_fail_hang_or_panic_change_nothing_and_end_nothing() {
+    for blind in [Blind::Fails(Error::new(ErrorKind::Unavailable, "no answer")), Blind::Hangs, Blind::Panics] {
+        let (yard, cluster) = open(Plan::of("yard::Blind", s(1)), bounds(0, 8)).await;
+        yard.submit(8, s(600));
+        until(&cluster, |status| status.running == 8).await;
+        let mut events = cluster.events();
+        yard.blind(Some(blind));
+        sleep(s(700)).await; // the work is over
+        let status = cluster.status();
+        assert_eq!(status.running, 8);
+        let trouble = status.adapt.unwrap().trouble.unwrap();
+        assert!(["no answer", "no answer within 5s", "panicked: bad day"].iter().any(|text| trouble.contains(text)), "{trouble}");
+        let news = heard(&mut events);
+        let told = news.iter().filter(|event| matches!(event, ClusterEvent::Degraded(text) if text.contains("keeps 8 workers"))).count();
+        assert!((2..15).contains(&told), "{told}");
+        yard.blind(None);
+        let status = until(&cluster, |status| status.wanted == 0).await;
+        assert_eq!(status.adapt.unwrap().trouble, None);
+        cluster.close().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_requests_are_written_off_and_replaced_whether_or_not_launch_returns() {
+    for launch_waits in [false, true] {
+        let plan = Plan { lost: BTreeSet::from([0, 2]), launch_waits, ..Plan::of("yard::Lossy", s(5)) };
+        let (yard, cluster) = open(plan, bounds(0, 3)).await;
+        yard.submit(3, s(100));
+        timeout(s(400), yard.done()).await.unwrap();
+        assert!(yard.launches().len() >= 5 && yard.most() <= 3, "{:?}", yard.launches());
+        cluster.close().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_that_only_die_are_cut_off_and_adapting_again_is_a_new_try() {
+    let plan = Plan { lifetime: Some(Duration::ZERO), slots: 0, ..Plan::of("yard::Deadly", s(1)) };
+    let (yard, cluster) = open(plan, bounds(0, 3)).await;
+    yard.submit(3, s(10));
+    let failure = timeout(s(600), cluster.failed()).await.unwrap();
+    assert_eq!(failure.kind(), ErrorKind::CrashLoop, "{failure}");
+    let launches = yard.launches();
+    assert!((5..=15).contains(&launches.len()), "{launches:?}");
+    // One second, two, four, eight between the tries.
+    assert!(*launches.last().unwrap() - launches[0] >= s(15), "{launches:?}");
+    let adapt = until(&cluster, |status| status.adapt.as_ref().unwrap().decision.as_ref().unwrap().launch == 0).await.adapt.unwrap();
+    assert!(matches!(adapt.decision.unwrap().reason, Reason::Blocked { .. }));
+    sleep(s(600)).await;
+    assert_eq!(yard.launches().len(), launches.len());
+    cluster.adapt(bounds(0, 1)).unwrap();
+    until(&cluster, |status| status.failure.is_none()).await;
+    sleep(s(3)).await;
+    assert!(yard.launches().len() > launches.len());
+    cluster.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn scaling_ends_it_and_says_so_and_adapting_again_replaces_the_bounds() {
+    let (yard, cluster) = open(Plan::of("yard::Turns", s(1)), bounds(0, 4)).await;
+    let mut events = cluster.events();
+    yard.submit(40, s(60));
+    until(&cluster, |status| status.running == 4).await;
+    cluster.adapt(bounds(2, 6)).unwrap();
+    until(&cluster, |status| status.running == 6).await;
+    cluster.scale(1);
+    let status = until(&cluster, |status| status.adapt.is_none()).await;
+    assert_eq!(status.wanted, 1);
+    let looks = yard.looks();
+    sleep(s(30)).await;
+    assert_eq!((cluster.status().wanted, yard.looks()), (1, looks), "nobody looks any more");
+    let news = heard(&mut events);
+    assert!(news.iter().any(|event| matches!(event, ClusterEvent::Adapting(config) if config.maximum == Some(6))));
+    assert!(news.iter().any(|event| matches!(event, ClusterEvent::AdaptingEnded { workers: 1 })));
+    cluster.adapt(bounds(2, 3)).unwrap();
+    until(&cluster, |status| status.running == 3).await;
+    yard.done().await;
+    until(&cluster, |status| status.wanted == 2).await;
+    assert!(yard.most() <= 6);
+    cluster.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_closed_at_any_moment_also_while_it_looks_or_launches() {
+    for millis in (0..4000).step_by(130) {
+        let plan = Plan { load_takes: Duration::from_millis(600), launch_waits: true, ..Plan::of("yard::Closed", s(2)) };
+        let (yard, cluster) = open(plan, bounds(1, 4)).await;
+        yard.submit(10, s(1));
+        sleep(Duration::from_millis(millis)).await;
+        let begin = Instant::now();
+        cluster.close().await.unwrap();
+        assert!(begin.elapsed() <= s(6), "{:?}", begin.elapsed());
+        assert!(cluster.adapt(bounds(0, 1)).unwrap_err().kind() == ErrorKind::Closed);
+        let (looks, launches) = (yard.looks(), yard.launches().len());
+        sleep(s(60)).await;
+        assert_eq!((yard.looks(), yard.launches().len()), (looks, launches), "nothing goes on after the close");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_is_said_before_anything_starts() {
+    let theirs = ClusterInfo { scaling: Scaling::None, ..ClusterInfo::new("yard::Theirs") };
+    let yard = Yard::new(Plan { info: theirs, ..Plan::of("yard::Theirs", s(1)) });
+    let error = Cluster::start(yard.clone(), here(bounds(0, 1))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("somebody else's") && error.hint().is_some(), "{error:?}");
+    let cluster = Cluster::start(yard, ClusterOptions { adapt: None, ..here(bounds(0, 1)) }).await.unwrap();
+    assert_eq!(cluster.adapt(bounds(0, 1)).unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(cluster.adapt(bounds(2, 1)).unwrap_err().kind(), ErrorKind::ConfigInvalid);
+    let error = Cluster::start(Yard::new(Plan::of("yard::Wrong", s(1))), here(bounds(2, 1))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_platform_that_scales_by_itself_is_told_the_bounds_and_one_that_counts_the_numbers() {
+    let info = ClusterInfo { scaling: Scaling::Count, native_adaptive: true, ..Plan::of("yard::Gateway", s(1)).info };
+    let (yard, cluster) = open(Plan { info: info.clone(), ..Plan::of("yard::Gateway", s(1)) }, bounds(1, 9)).await;
+    yard.submit(100, s(10));
+    sleep(s(60)).await;
+    assert_eq!(yard.told(), [Target::Between { minimum: 1, maximum: Some(9) }]);
+    assert_eq!((yard.looks(), cluster.status().adapt.unwrap().native), (0, true));
+    cluster.close().await.unwrap();
+
+    let info = ClusterInfo { native_adaptive: false, ..info };
+    let (yard, cluster) = open(Plan { info, ..Plan::of("yard::Counts", s(5)) }, bounds(1, 9)).await;
+    yard.submit(100, s(10));
+    yard.done().await;
+    until(&cluster, |status| status.running == 1 && status.wanted == 1).await;
+    assert!(yard.told().contains(&Target::Exactly(9)) && *yard.told().last().unwrap() == Target::Exactly(1), "{:?}", yard.told());
+    assert!(yard.most() <= 9 && yard.launches().is_empty());
+    let learned = cluster.status().adapt.unwrap().startup.unwrap();
+    assert!((s(3)..s(5)).contains(&learned), "begun with 1 s, nine starts: {learned:?}");
+    cluster.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spent_budget_starts_nobody_and_says_so() {
+    let config = AdaptConfig { budget: Some(Seconds(s(100))), ..bounds(0, 10) };
+    let (yard, cluster) = open(Plan::of("yard::Poor", s(1)), config).await;
+    yard.submit(20, s(30));
+    let spent = |status: &ClusterStatus| {
+        let decision = status.adapt.as_ref().and_then(|adapt| adapt.decision.clone());
+        decision.is_some_and(|decision| matches!(decision.reason, Reason::Budget { .. }))
+    };
+    yard.done().await; // what is there goes on
+    until(&cluster, |status| status.wanted == 0).await;
+    yard.submit(20, s(30));
+    let status = until(&cluster, spent).await;
+    let launches = yard.launches().len();
+    sleep(s(600)).await;
+    assert_eq!((yard.left(), yard.launches().len()), (20, launches));
+    assert!(status.adapt.unwrap().usage.worker_seconds >= 100.0);
+    cluster.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn start_up_times_are_remembered_by_class_for_the_next_cluster_unless_the_user_says_one() {
+    let mut plan = Plan::of("yard::Learner", s(20));
+    plan.info.backend = Backend::new(s(1)); // it is wrong about itself
+    let (yard, cluster) = open(plan.clone(), bounds(0, 5)).await;
+    yard.submit(50, s(30));
+    yard.done().await;
+    let learned = cluster.status().adapt.unwrap().startup.unwrap();
+    assert!(learned > s(3), "{learned:?}");
+    cluster.close().await.unwrap();
+    let (_, next) = open(plan.clone(), bounds(0, 5)).await;
+    assert_eq!(next.status().adapt.unwrap().startup, Some(learned));
+    let (_, said) = open(plan, AdaptConfig { startup: Some(Seconds(s(7))), ..bounds(0, 5) }).await;
+    assert_eq!(said.status().adapt.unwrap().startup, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_can_be_replayed() {
+    let (log, _guard) = log::record();
+    let (yard, cluster) = open(Plan::of("yard::Logged", s(3)), bounds(0, 6)).await;
+    yard.submit(60, s(2));
+    yard.done().await;
+    until(&cluster, |status| status.wanted == 0).await;
+    cluster.close().await.unwrap();
+    let begin: serde_json::Value = serde_json::from_str(&log.lock().unwrap().begin[0]).unwrap();
+    let of = |key: &str| begin[key].clone();
+    let adaptive = Adaptive::new(serde_json::from_value(of("config")).unwrap(), serde_json::from_value::<Backend>(of("backend")).unwrap());
+    let mut state: State = serde_json::from_value(of("state")).unwrap();
+    let ticks = log.lock().unwrap().ticks.clone();
+    assert!(ticks.len() > 10);
+    for tick in ticks {
+        let record: Record = serde_json::from_str(&tick).unwrap();
+        let (next, decision) = adaptive.decide(state, record.now, &record.load, &record.fleet);
+        assert_eq!(decision, record.decision);
+        state = next;
+    }
+}
+
+/// An hour of random work: no task killed, no bound violated, everything done, and back to nobody.
+#[tokio::test(start_paused = true)]
+async fn an_hour_of_random_work() {
+    for seed in 1..=6u64 {
+        let mut random = seed;
+        let mut next = move |below: u64| {
+            // xorshift: the same session each time.
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        let plan = Plan {
+            slots: 1 + next(3) as u32,
+            launch_waits: next(2) == 0,
+            lost: (0..400).filter(|_| next(20) == 0).collect(),
+            load_takes: Duration::from_millis(next(300)),
+            tells_arrivals: next(4) > 0,
+            ..Plan::of(&format!("yard::Hour{seed}"), s(1 + next(40)))
+        };
+        let (minimum, spread) = (next(3) as u32, 1 + next(20) as u32);
+        let (yard, cluster) = open(plan, bounds(minimum, minimum + spread)).await;
+        let begin = Instant::now();
+        while begin.elapsed() < s(3600) {
+            yard.submit(1 + next(80), Duration::from_millis(100 * (1 + next(120))));
+            sleep(Duration::from_millis(next(90_000))).await;
+            let status = cluster.status();
+            assert!(status.wanted >= minimum && status.wanted <= minimum + spread, "{status:?}");
+            assert!(status.failure.is_none());
+        }
+        timeout(s(8 * 3600), yard.done()).await.unwrap(); // some sessions bring more than there may be workers for
+        until(&cluster, |status| status.workers.len() == minimum as usize).await;
+        assert!(yard.most() <= (minimum + spread) as usize, "{} of {}", yard.most(), minimum + spread);
+        assert_eq!(yard.killed(), 0);
+        cluster.close().await.unwrap();
+    }
+}
+
+/// Ten workers' worth of small tasks for an hour: after ten minutes the number does not go both up and down.
+#[tokio::test(start_paused = true)]
+async fn constant_load_settles() {
+    let (yard, cluster) = open(Plan::of("yard::Constant", s(10)), bounds(0, 60)).await;
+    let mut numbers = Vec::new();
+    for turn in 0..3600 * 5 {
+        yard.submit(1, s(2));
+        sleep(Duration::from_millis(200)).await;
+        if turn >= 600 * 5 {
+            numbers.push(cluster.status().wanted);
+        }
+    }
+    let ups = numbers.windows(2).filter(|pair| pair[1] > pair[0]).count();
+    let downs = numbers.windows(2).filter(|pair| pair[1] < pair[0]).count();
+    assert_eq!(ups.min(downs), 0, "{ups} up, {downs} down");
+    assert!((10..=40).contains(numbers.last().unwrap()), "{:?}", numbers.last());
+    assert_eq!(yard.killed(), 0);
+    cluster.close().await.unwrap();
+}
+
+/// The limits of a keeper leave adaptive victims alone: a minute's drain is the rule for those the user sends away.
+#[test]
+fn the_usual_drain_is_shorter_than_the_long_tasks_here() {
+    assert!(Limits::default().drain < s(90));
+}
