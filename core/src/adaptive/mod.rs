@@ -24,7 +24,6 @@ mod load;
 mod log;
 mod need;
 mod project;
-mod record;
 mod recurrence;
 mod retire;
 mod stages;
@@ -41,7 +40,6 @@ pub use self::{
     fleet::{Backend, Fleet, Phase, Worker},
     load::{Group, Load, Prefix},
     log::{Begin, Decided, Entry, Replay},
-    record::Record,
     state::{State, Usage},
 };
 use self::{project::Plan, view::View};

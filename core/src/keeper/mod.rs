@@ -30,13 +30,13 @@ pub use self::limits::Limits;
 use self::{
     fleet::{Action, Fleet, Input},
     made::Made,
-    scaler::Scaler,
+    scaler::{Log, Scaler},
     scaling::{count, due, status as adapt_status},
     status::{ClusterStatus, WorkerSnapshot, WorkerStage},
 };
 pub(crate) use self::{made::Making, scaling::can_adapt};
 use crate::{
-    adaptive::AdaptConfig,
+    adaptive::{AdaptConfig, Entry},
     engine::{Connect, Engine, Observation, WorkerChange, WorkerChanges},
     error::{Error, ErrorKind, Result},
     manager::{CloseReport, ClusterEvent, ClusterManager, Context, Endpoint, WorkerId},
@@ -54,6 +54,8 @@ pub(crate) enum Command {
         config: AdaptConfig,
         number: u64,
     },
+    /// To hear every decision, with all it was made from.
+    Listen(mpsc::UnboundedSender<Arc<Entry>>),
     Close,
 }
 
@@ -96,6 +98,7 @@ pub(crate) struct Keeper {
     /// Until the cluster is open: how many workers, and whether it adapts.
     wish: (Option<u32>, Option<AdaptConfig>),
     scaler: Option<Scaler>,
+    log: Log,
     /// One look at the load, at most.
     looks: JoinSet<Result<Observation>>,
     begin: Instant,
@@ -123,6 +126,7 @@ impl Keeper {
             listing: None,
             wish: (setup.workers, setup.adapt),
             scaler: None,
+            log: Log::default(),
             looks: JoinSet::new(),
             begin: Instant::now(), // set again where the loop runs: that may be another clock
             heard: 0,
@@ -174,6 +178,10 @@ impl Keeper {
             Command::Adapt { config, number } => {
                 self.heard = self.heard.max(number);
                 self.adapt(config)
+            }
+            Command::Listen(listener) => {
+                self.listen(listener);
+                Input::Tick
             }
             Command::Close => {
                 self.looks.abort_all();

@@ -3,19 +3,18 @@
 use std::{
     collections::{BTreeMap, HashMap},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use serde_json::json;
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 
 use super::fleet::Member;
 use crate::{
-    adaptive::{AdaptConfig, Adaptive, Backend, Decision, Fleet, Load, Phase, Record, State, Worker},
+    adaptive::{AdaptConfig, Adaptive, Backend, Begin, Decided, Decision, Entry, Fleet, Phase, State, Worker},
     engine::{Observation, WorkerLoad},
     error::{Error, ErrorKind},
     manager::{ClusterEvent, ClusterInfo, Scaling},
@@ -47,6 +46,9 @@ pub(super) struct Scaler {
     /// The platform's own bounds: it decides, not we.
     native: Option<(u32, Option<u32>)>,
     adaptive: Adaptive,
+    /// What `adaptive` was made with, and whether the log says so already.
+    effective: AdaptConfig,
+    changed: bool,
     /// The number to begin with, above the minimum, until it was there once or should have been.
     first: Option<(u32, Instant)>,
     state: State,
@@ -74,11 +76,13 @@ impl Scaler {
         // What the user says of this cluster goes before what another one of its class was like.
         let known = if config.startup.is_none() { learned(&info.class) } else { None };
         let fresh = || known.map_or_else(State::default, |(startup, billed)| State::with_startup(startup, billed));
-        let scaler = Self {
+        Self {
             class: info.class.clone(),
             backend: info.backend.clone(),
             native,
             adaptive: Adaptive::new(config.clone(), info.backend.clone()),
+            effective: config.clone(),
+            changed: true,
             first: None,
             slots: before.as_ref().map_or(info.slots, |before| before.slots),
             memory_limit: before.as_ref().map_or(0, |before| before.memory_limit),
@@ -92,9 +96,7 @@ impl Scaler {
             trouble: None,
             failed: 0,
             config,
-        };
-        scaler.begin(&scaler.config);
-        scaler
+        }
     }
 
     /// So many workers are on their way because the user said so: they are not taken back before they came, for a while.
@@ -103,25 +105,31 @@ impl Scaler {
             let startup = self.config.startup.map_or(self.backend.startup, |startup| startup.0);
             self.first = Some((first, Instant::now() + startup.saturating_mul(3).max(FIRST)));
             let config = AdaptConfig { minimum: Some(first), ..self.config.clone() };
-            self.adaptive = Adaptive::new(config.clone(), self.backend.clone());
-            self.begin(&config);
+            self.use_bounds(config);
         }
     }
 
-    /// Those who replay the log begin here.
-    fn begin(&self, config: &AdaptConfig) {
-        if tracing::enabled!(target: "remuda::adaptive", tracing::Level::DEBUG) {
-            let begin = json!({"config": config, "backend": self.backend, "state": self.state});
-            tracing::debug!(target: "remuda::adaptive", class = self.class, %begin, "adaptive scaling begins");
-        }
+    fn use_bounds(&mut self, config: AdaptConfig) {
+        self.adaptive = Adaptive::new(config.clone(), self.backend.clone());
+        self.effective = config;
+        self.changed = true;
+    }
+
+    /// For one who comes late: where to begin. `None`: the log says so before the next decision.
+    pub(super) fn beginning(&self) -> Option<Entry> {
+        (!self.changed).then(|| self.begin())
+    }
+
+    /// Where those who replay the log begin: as it is now.
+    fn begin(&self) -> Entry {
+        Entry::Begin(Box::new(Begin::new(self.effective.clone(), self.backend.clone(), self.state.clone())))
     }
 
     fn came(&mut self, members: &[Member]) {
         let there = members.iter().filter(|member| matches!(member.phase, Phase::Live(_))).count();
         if self.first.is_some_and(|(first, until)| there >= first as usize || Instant::now() >= until) {
             self.first = None;
-            self.adaptive = Adaptive::new(self.config.clone(), self.backend.clone());
-            self.begin(&self.config);
+            self.use_bounds(self.config.clone());
         }
     }
 
@@ -168,10 +176,13 @@ impl Scaler {
     }
 
     /// Decides. A defect in the policy must not end the keeper, which others are billed for: it begins anew.
-    pub(super) fn decide(&mut self, now: Duration, members: Vec<Member>, blocked: bool, seen: Observation) -> Decision {
+    pub(super) fn decide(&mut self, now: Duration, members: Vec<Member>, blocked: bool, seen: Observation, log: &mut Log) -> Decision {
         self.came(&members);
         self.resting = !seen.load.groups.iter().any(|group| group.unfinished() > 0);
         let fleet = self.fleet(members, blocked, seen.workers);
+        if std::mem::take(&mut self.changed) {
+            log.write(|| self.begin());
+        }
         let state = std::mem::take(&mut self.state);
         let learned_before = state.startup();
         let decided = catch_unwind(AssertUnwindSafe(|| self.adaptive.decide(state, now, &seen.load, &fleet)));
@@ -184,7 +195,7 @@ impl Scaler {
         if self.state.startup() != learned_before {
             learn(&self.class, self.state.startup());
         }
-        log(now, seen.load, fleet, &decision);
+        log.write(|| Entry::Decided(Decided { now, load: seen.load, fleet, decision: decision.clone() }));
         decision
     }
 
@@ -287,11 +298,31 @@ fn stay(fleet: &Fleet) -> Decision {
     Decision { desired: there, launch: 0, victims: vec![], cancelled: vec![], lost: 0, reason }
 }
 
-fn log(now: Duration, load: Load, fleet: Fleet, decision: &Decision) {
-    if tracing::enabled!(target: "remuda::adaptive", tracing::Level::DEBUG) {
-        let record = Record { now, load, fleet, decision: decision.clone() };
-        let tick = serde_json::to_string(&record).unwrap_or_default();
-        tracing::debug!(target: "remuda::adaptive", %decision, tick, "decided");
+/// Whoever wants to know each decision with all it was made from.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    listeners: Vec<mpsc::UnboundedSender<Arc<Entry>>>,
+}
+
+impl Log {
+    /// `begin`: what those decisions follow from that were made before.
+    pub(super) fn listen(&mut self, listener: mpsc::UnboundedSender<Arc<Entry>>, begin: Option<Entry>) {
+        if begin.is_none_or(|begin| listener.send(Arc::new(begin)).is_ok()) {
+            self.listeners.push(listener);
+        }
+    }
+
+    fn write(&mut self, entry: impl FnOnce() -> Entry) {
+        let traced = tracing::enabled!(target: "remuda::adaptive", tracing::Level::DEBUG);
+        if !traced && self.listeners.is_empty() {
+            return;
+        }
+        let entry = Arc::new(entry());
+        if traced {
+            let line = entry.to_line().unwrap_or_default();
+            tracing::debug!(target: "remuda::adaptive", entry = line, "decided");
+        }
+        self.listeners.retain(|listener| listener.send(entry.clone()).is_ok());
     }
 }
 

@@ -1,8 +1,9 @@
 //! The keeper's part of adaptive scaling: looks at the load beside its loop, asks the [`Scaler`], lets workers go without haste.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
+    sync::mpsc,
     task::JoinError,
     time::{Instant, sleep_until, timeout},
 };
@@ -15,7 +16,7 @@ use super::{
     status::{AdaptStatus, WorkerSnapshot, WorkerStage},
 };
 use crate::{
-    adaptive::AdaptConfig,
+    adaptive::{AdaptConfig, Entry},
     engine::Observation,
     error::{Error, ErrorKind, Result},
     manager::{ClusterEvent, ClusterInfo, Scaling, WorkerId},
@@ -38,6 +39,10 @@ impl Keeper {
         Input::Adapt { native: self.scaler.insert(scaler).native() }
     }
 
+    pub(super) fn listen(&mut self, listener: mpsc::UnboundedSender<Arc<Entry>>) {
+        self.log.listen(listener, self.scaler.as_ref().and_then(Scaler::beginning));
+    }
+
     pub(super) fn look(&mut self) {
         let (Some(scaler), Some(engine)) = (&mut self.scaler, self.engine.clone()) else { return };
         scaler.look();
@@ -53,7 +58,7 @@ impl Keeper {
         };
         let (input, event) = match seen {
             Ok(seen) => {
-                let decision = scaler.decide(now, self.fleet.members(now), self.fleet.is_blocked(now), seen);
+                let decision = scaler.decide(now, self.fleet.members(now), self.fleet.is_blocked(now), seen, &mut self.log);
                 let event = scaler.news(now, &decision);
                 (Input::Decided(decision), event)
             }

@@ -12,19 +12,15 @@ use tracing::{
     subscriber::{DefaultGuard, set_default},
 };
 
-#[derive(Debug, Default)]
-pub(crate) struct Lines {
-    pub(crate) begin: Vec<String>,
-    pub(crate) ticks: Vec<String>,
-}
+pub(crate) type Lines = Arc<Mutex<Vec<String>>>;
 
 /// From now on, on this thread, until the guard is dropped.
-pub(crate) fn record() -> (Arc<Mutex<Lines>>, DefaultGuard) {
-    let lines = Arc::<Mutex<Lines>>::default();
+pub(crate) fn record() -> (Lines, DefaultGuard) {
+    let lines = Lines::default();
     (lines.clone(), set_default(Kept(lines)))
 }
 
-struct Kept(Arc<Mutex<Lines>>);
+struct Kept(Lines);
 
 impl Subscriber for Kept {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -42,18 +38,14 @@ impl Subscriber for Kept {
     fn exit(&self, _: &Id) {}
 }
 
-struct Fields<'a>(&'a mut Lines);
+struct Fields<'a>(&'a mut Vec<String>);
 
 impl Visit for Fields<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "tick" {
-            self.0.ticks.push(value.to_owned());
+        if field.name() == "entry" {
+            self.0.push(value.to_owned());
         }
     }
 
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if field.name() == "begin" {
-            self.0.begin.push(format!("{value:?}"));
-        }
-    }
+    fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
 }

@@ -7,7 +7,7 @@ mod yard;
 use std::{collections::BTreeSet, time::Duration};
 
 use remuda_core::{
-    adaptive::{AdaptConfig, Adaptive, Backend, Decision, Reason, Record, State},
+    adaptive::{AdaptConfig, Backend, Decision, Entry, Reason, Replay},
     cluster::{Cluster, ClusterOptions, ClusterStatus, Limits},
     duration::Seconds,
     error::{Error, ErrorKind},
@@ -298,24 +298,30 @@ async fn start_up_times_are_remembered_by_class_for_the_next_cluster_unless_the_
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_log_can_be_replayed() {
-    let (log, _guard) = log::record();
+async fn the_log_can_be_replayed_from_the_start_and_from_wherever_one_begins_to_listen() {
+    let (lines, _guard) = log::record();
     let (yard, cluster) = open(Plan::of("yard::Logged", s(3)), bounds(0, 6)).await;
     yard.submit(60, s(2));
+    sleep(s(10)).await;
+    let mut late = cluster.decisions();
     yard.done().await;
-    until(&cluster, |status| status.wanted == 0).await;
+    cluster.adapt(bounds(1, 7)).unwrap();
+    until(&cluster, |status| status.wanted == 1).await;
     cluster.close().await.unwrap();
-    let begin: serde_json::Value = serde_json::from_str(&log.lock().unwrap().begin[0]).unwrap();
-    let of = |key: &str| begin[key].clone();
-    let adaptive = Adaptive::new(serde_json::from_value(of("config")).unwrap(), serde_json::from_value::<Backend>(of("backend")).unwrap());
-    let mut state: State = serde_json::from_value(of("state")).unwrap();
-    let ticks = log.lock().unwrap().ticks.clone();
-    assert!(ticks.len() > 10);
-    for tick in ticks {
-        let record: Record = serde_json::from_str(&tick).unwrap();
-        let (next, decision) = adaptive.decide(state, record.now, &record.load, &record.fleet);
-        assert_eq!(decision, record.decision);
-        state = next;
+    let logged: Vec<Entry> = lines.lock().unwrap().iter().map(|line| Entry::parse(line).unwrap()).collect();
+    let heard: Vec<Entry> = std::iter::from_fn(|| late.try_recv().ok()).map(|entry| (*entry).clone()).collect();
+    assert!(late.is_closed());
+    for (entries, least) in [(logged, 20), (heard, 10)] {
+        let (mut replay, mut made) = (Replay::default(), 0);
+        for entry in &entries {
+            let again = replay.next(entry).unwrap();
+            if let Entry::Decided(decided) = entry {
+                assert_eq!(again.as_ref(), Some(&decided.decision));
+                made += 1;
+            }
+        }
+        assert!(made >= least, "{made}");
+        assert_eq!(entries.iter().filter(|entry| matches!(entry, Entry::Begin(_))).count(), 2);
     }
 }
 
