@@ -95,6 +95,29 @@ async fn workers_by_their_names_and_numbers() {
 }
 
 #[remuda::test]
+async fn what_no_worker_of_the_cluster_can_run_is_an_error_at_once() {
+    if !available("what_no_worker_of_the_cluster_can_run_is_an_error_at_once").await {
+        return;
+    }
+    let dask = Dask::start(Site::default(), 2).await.unwrap();
+    let asked = [
+        (Annotate::new().worker("nobody"), "no worker is called `nobody`; there are 0, 1"),
+        (Annotate::new().resource("UNICORN", 1.0), "no worker offers UNICORN=1; none offers any UNICORN"),
+    ];
+    for (annotate, told) in asked {
+        // Alone, and as a map that would go in batches.
+        for many in [1, 5000] {
+            let (runner, annotate) = (at(&dask), annotate.clone());
+            let run = runner.run(async |flow| Ok(flow.gather(flow.annotate(annotate).map(add, (0..many, remuda::unmapped(1)))?).await?));
+            let error = run.await.unwrap_err();
+            assert!(error.to_string().contains(told) && error.exit_code() == 1, "{error:?}");
+        }
+    }
+    let loosely = Annotate::new().worker("nobody").allow_other_workers(true);
+    assert_eq!(at(&dask).run(async |flow| Ok(flow.annotate(loosely).submit(add(1, 1)).await?)).await.unwrap(), 2);
+}
+
+#[remuda::test]
 async fn nobody_there_is_said_with_the_address() {
     let gone = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
     let client = Kwargs::new().with("timeout", "5s");

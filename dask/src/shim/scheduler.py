@@ -24,6 +24,8 @@ class Core:
         if self.owner is None:
             self.owner = scheduler._remuda_owner = {"heard": time.monotonic(), "ever": False}
         self.retelling = False
+        # When a worker came last, and when tasks that none fits are looked at again.
+        self.joined, self.review_at = time.monotonic(), None
         self.stuck = {}
         for name in ("hello", "stream", "watch", "fetch", "prepare", "load", "resume"):
             scheduler.handlers[OP + name] = getattr(self, name)
@@ -154,6 +156,7 @@ class Core:
         elif finish == "no-worker" or (finish == "queued" and not self.scheduler.workers):
             record.told = hindrance(self, key)
             record.session.tell(["pending", record.number, record.told])
+            self.review_later()
         elif start == "memory" and finish in ("released", "waiting"):
             record.attempt += 1
             self.annotate(key, record)
@@ -299,6 +302,7 @@ class Core:
             if state is None:
                 return
             self.renamed[worker] = str(state.name)
+            self.joined = time.monotonic()
             for watch in self.watches:
                 watch.tell(joined(state))
             self.reconsider(state)
@@ -306,20 +310,28 @@ class Core:
             complain("a new worker was not told")
 
     def reconsider(self, state):
-        """Dask takes the name of a worker that is not there for that of a host: now it is there."""
-        names = {str(state.name)}
+        """Dask takes the name of a worker that is not there for that of a host: now it is there. Whom others may help waits for it, too."""
+        names = called(state)
         for task in list(self.scheduler.unrunnable):
             record = self.records.get(task.key)
-            if record is not None and names & set(record.definition.workers):
+            wanted = record.definition.workers if record is not None else ()
+            if wanted and (record.definition.loose or not names.isdisjoint(wanted)):
                 task.worker_restrictions = set(task.worker_restrictions or ()) | {state.address}
         if self.scheduler.unrunnable and not self.retelling:
             self.retelling = True
             # Once Dask has tried this worker, and for all that come together.
             self.loop.call_later(0.1, self.retell)
+        if self.scheduler.unrunnable:
+            self.review_later()
+
+    def review_later(self):
+        """Some task fits none of the workers: it is given up when no further one has come for long enough."""
+        self.review_at = max(time.monotonic() + 1, self.joined + LATE)
 
     def retell(self):
-        """What still hinders tasks, now that a worker has come."""
-        self.retelling, reasons = False, {}
+        """What still hinders tasks, now that a worker has come, or that none comes any more."""
+        self.retelling, reasons, given_up = False, {}, {}
+        is_late = time.monotonic() >= self.joined + LATE
         try:
             for task in list(self.scheduler.unrunnable):
                 record = self.records.get(task.key)
@@ -327,11 +339,15 @@ class Core:
                     continue
                 # The same for all tasks of a definition: a look at each worker, once.
                 if record.definition not in reasons:
-                    reasons[record.definition] = hindrance(self, task.key)
-                reason = reasons[record.definition]
-                if reason is not None and reason != record.told:
+                    reasons[record.definition] = hindrance(self, task.key), hopeless(self, record.definition) if is_late else None
+                reason, vain = reasons[record.definition]
+                if vain is not None:
+                    given_up.setdefault(record.session, []).append(["refused", record.number, "unschedulable", *vain])
+                elif reason is not None and reason != record.told:
                     record.told = reason
                     record.session.tell(["pending", record.number, reason])
+            for session, events in given_up.items():
+                asyncio.ensure_future(session.refuse(events))
         except Exception:
             complain("what hinders tasks was not told")
 
@@ -378,6 +394,9 @@ class Core:
                         await session.end()
                         if comm is not None:
                             comm.abort()
+                if self.review_at is not None and now >= self.review_at:
+                    self.review_at = None
+                    self.retell()
                 for watch in list(self.watches):
                     if now >= watch.deadline:
                         watch.comm.abort()

@@ -52,8 +52,9 @@ class Definition:
             self.annotations["priority"] = told["priority"]
         if told.get("retries") and not sent["batch"]:
             self.annotations["retries"] = told["retries"]
-        if told.get("resources"):
-            self.annotations["resources"] = dict(told["resources"])
+        resources = {name: need for name, need in (told.get("resources") or {}).items() if need > 0}
+        if resources:
+            self.annotations["resources"] = resources
 
 
 class Stepped:
@@ -249,7 +250,7 @@ class Session:
 
     async def enter(self, tasks, refused):
         core, scheduler = self.core, self.core.scheduler
-        groups, priorities, limit = {}, {}, scheduler.allowed_failures
+        groups, priorities, limit, vain = {}, {}, scheduler.allowed_failures, {}
         for number, ident, args, deps in tasks:
             definition = self.definitions.get(ident)
             wanted = [self.keys.get(dep) for dep in deps[::4]] if deps else ()
@@ -257,6 +258,12 @@ class Session:
                 what = "its definition is not there" if definition is None else "it needs a task that is not there any more"
                 refused.add(number)
                 self.tell(["refused", number, "unexpected", what, None])
+                continue
+            if ident not in vain:
+                vain[ident] = hopeless(core, definition)
+            if vain[ident] is not None:
+                refused.add(number)
+                self.tell(["refused", number, "unschedulable", *vain[ident]])
                 continue
             key = "%s-%s-%x" % (definition.name, self.ident, number)
             base = 0 if definition.allowed is None else limit - definition.allowed
@@ -302,6 +309,12 @@ class Session:
         if record is not None:
             self.settled(record)
         return key
+
+    async def refuse(self, events):
+        """Tasks that are given up."""
+        for event in events:
+            self.tell(event)
+        await self.release([event[1] for event in events])
 
     async def release(self, numbers):
         for at in range(0, len(numbers), TURN):

@@ -208,7 +208,6 @@ async fn a_batch_keeps_its_elements_apart() {
 async fn what_keeps_a_task_from_running_is_told() {
     needs_dask!("what_keeps_a_task_from_running_is_told");
     let mut cluster = Cluster::start(&[]).await;
-    cluster.add("alpha", &["--resources", "GPU=1"], &[]).await;
     cluster.installed().await;
     let mut stream = cluster.stream(SESSION, 60.0).await;
     let add = |more| cluster.python("add", more);
@@ -219,7 +218,13 @@ async fn what_keeps_a_task_from_running_is_told() {
         (4, add(json!({"workers": ["omega"], "loose": true}))),
         (5, add(json!({"workers": ["alpha"], "priority": 3, "resources": {"GPU": 1}}))),
     ];
-    stream.submit(&defs, (1..=5).map(|key| (key, key, plain([json!(1)]), vec![])).collect()).await;
+    let one = || plain([json!(1)]);
+    stream.submit(&defs, (1..=5).map(|key| (key, key, one(), vec![])).collect()).await;
+    // Without any worker all of them may still come.
+    for key in 1..=5 {
+        assert_eq!(stream.until("pending", key).await[2], "the cluster has no workers");
+    }
+    cluster.add("alpha", &["--resources", "GPU=1"], &[]).await;
     let reasons = [
         (1, "no worker offers GPU=2; the most any offers is GPU=1"),
         (2, "no worker offers GUP=1; none offers any GUP; did you mean `GPU`?"),
@@ -230,11 +235,26 @@ async fn what_keeps_a_task_from_running_is_told() {
     }
     stream.until("done", 4).await;
     stream.until("done", 5).await;
+    // What none of those that are there fits is refused at once; what needs it does not go either.
+    stream.submit(&[], vec![(6, 1, one(), vec![]), (7, 3, one(), vec![]), (8, 4, one(), vec![[6, -1, 1, -1]])]).await;
+    for (key, (_, reason)) in [(6, reasons[0]), (7, reasons[2])] {
+        let refused = stream.until("refused", key).await;
+        assert_eq!((&refused[2], &refused[3]), (&json!("unschedulable"), &json!(reason)));
+        assert!(refused[4].is_string(), "what to do is said: {refused}");
+    }
+    stream.until("refused", 8).await;
     cluster.add("7", &["--resources", "GPU=2"], &[]).await;
     for key in [1, 3] {
         let done = stream.until("done", key).await;
         assert_eq!(done[2], "7", "{done}");
     }
+    // One that was there may be there again, under the same name.
+    cluster.workers.remove("alpha").unwrap().end().await;
+    let pinned = cluster.python("add", json!({"workers": ["alpha"]}));
+    stream.submit(&[(6, pinned)], vec![(9, 6, one(), vec![])]).await;
+    assert_eq!(stream.until("pending", 9).await[2], "no worker is called `alpha`; there are 7");
+    cluster.add("alpha", &[], &[]).await;
+    assert_eq!(stream.until("done", 9).await[2], "alpha");
     stream.release(&[2]).await;
     stream.close().await;
 }

@@ -184,7 +184,63 @@ async def a_worker_without_tasks_is_left_alone():
     assert worker.ticking and calls
 
 
+def worker(name, **resources):
+    return types.SimpleNamespace(name=name, address="tcp://h:%s" % name, host="h", resources=resources)
+
+
+async def what_no_worker_will_run_is_known():
+    def said(there, kept=False, gone=(), **told):
+        workers = {ws.address: ws for ws in there}
+        names = {ws.address: str(ws.name) for ws in [*there, *map(worker, gone)]}
+        core = types.SimpleNamespace(scheduler=types.SimpleNamespace(workers=workers), owner={"ever": kept}, renamed=names)
+        answer = shim.hopeless(core, shim.Definition(told))
+        return answer and answer[0]
+
+    a, b = worker("a", GPU=1), worker(7, GPU=2, MEM=1)
+    ours = worker("1-2")
+    for told in ({}, {"workers": ["a"]}, {"workers": ["7"]}, {"workers": [7]}, {"workers": ["h"]}, {"workers": ["tcp://h:7"]},
+                 {"workers": ["x", "a"]}, {"workers": ["x"], "loose": True}, {"resources": {"GPU": 2}}, {"resources": {"TPU": 0}}):
+        assert said([a, b], **told) is None, told
+    assert said([a, b], workers=["x"]) == "no worker is called `x`; there are 7, a"
+    assert said([a, b], resources={"GPU": 3}) == "no worker offers GPU=3; the most any offers is GPU=2"
+    assert said([a, b], resources={"TPUS": 1}) == "no worker offers TPUS=1; none offers any TPUS; there are GPU, MEM"
+    assert said([a, b], resources={"GPU": 2}, workers=["a"]) == "no worker offers GPU=2; the most any offers is GPU=1"
+    assert said([worker("c", GPU=3), b], resources={"GPU": 3, "MEM": 1}) == "no single worker offers all of GPU=3, MEM=1"
+    # None is there yet, or one that was may be there again.
+    assert said([], workers=["x"]) is None and said([], resources={"GPU": 3}) is None
+    assert said([a], gone=["x"], workers=["x"]) is None and said([a], gone=["x"], workers=["tcp://h:x"]) is None
+    # Where somebody keeps the workers, places are filled, and names never come twice.
+    assert said([ours], kept=True, workers=["1"]) is None and said([ours], workers=["1-2"]) is None
+    assert said([ours], kept=True, workers=["3"]) is None and said([ours], kept=True, workers=["3-0"]) is None
+    assert said([ours], kept=True, gone=["1-1"], workers=["1-1"]) == "no worker is called `1-1`; there are 1-2; did you mean `1-2`?"
+    assert said([ours], kept=True, workers=["nobody"]) == "no worker is called `nobody`; there are 1-2"
+    assert shim.resolved(types.SimpleNamespace(workers={ours.address: ours}), ["1", "x", "h"]) == [ours.address, "x", "h"]
+
+
+async def what_waits_in_vain_is_given_up():
+    there = core()
+    there.scheduler.go.set()
+    there.scheduler.workers, there.owner, there.renamed = {}, {"ever": False}, {}
+    session = shim.Session(there, "s", "a test", 60)
+    await session.take({"t": "submit", "n": 1, "defs": [[1, {"name": "f", "resources": {"GPU": 1}}]], "tasks": [[1, 1, b"", []]]})
+    assert not session.events, "it waits for the first worker"
+    there.scheduler.workers = {"tcp://h:a": worker("a")}
+    key, = session.keys.values()
+    there.scheduler.unrunnable = [types.SimpleNamespace(key=key)]
+    there.sessions["s"] = session
+    there.joined = shim.time.monotonic()
+    shim.Core.retell(there)
+    assert [event[0] for event in session.events] == ["pending"], "others may be on their way"
+    there.joined -= shim.LATE
+    shim.Core.retell(there)
+    await until(lambda: len(session.events) > 1)
+    assert session.events[1][:3] == ["refused", 1, "unschedulable"], session.events
+    await until(lambda: not session.keys)
+
+
 async def main():
+    await what_no_worker_will_run_is_known()
+    await what_waits_in_vain_is_given_up()
     await a_worker_without_tasks_is_left_alone()
     await an_owner_of_one_version_is_the_owner_for_all()
     await a_message_that_comes_twice_is_taken_in_once()

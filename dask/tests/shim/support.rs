@@ -104,6 +104,11 @@ impl Running {
         Self { child, said }
     }
 
+    /// Kills it; the scheduler notices the end of its connections.
+    pub(crate) async fn end(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().expect("it runs").to_string();
         assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());

@@ -57,6 +57,8 @@ pub enum Ability {
     Slots,
     /// A task takes several slots of one worker.
     WideTasks,
+    /// What none of the workers that are there can run is refused at once. Otherwise it waits first, with the reason shown.
+    Refusals,
     /// Python tasks.
     Python,
     /// Python tasks with pandas and pyarrow.
@@ -75,6 +77,7 @@ impl fmt::Display for Ability {
             Self::Resources => "resources",
             Self::Slots => "slots",
             Self::WideTasks => "wide-tasks",
+            Self::Refusals => "refusals",
             Self::Python => "python3",
             Self::Tables => "tables",
             Self::Commands => "commands",

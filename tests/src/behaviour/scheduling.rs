@@ -1,8 +1,11 @@
 //! Who runs first, and where.
 
-use remuda_core::task::{Key, TaskState};
+use remuda_core::{
+    error::ErrorKind,
+    task::{Key, TaskError, TaskState},
+};
 
-use super::{Subject, Verdict, Want, cases};
+use super::{Ability, Subject, Verdict, Want, cases};
 use crate::{
     bodies::rust,
     gate::Gate,
@@ -75,7 +78,10 @@ async fn order(subject: &Subject, priorities: &[i64]) -> anyhow::Result<Vec<usiz
     let (mut run, mut gate) = (Run::open(&cluster).await?, Gate::new().await?);
     let holder = run.submit(rust("gate", &[gate.address().into(), "holder".into()]));
     let arrival = gate.arrived("holder").await;
-    let keys: Vec<Key> = priorities.iter().map(|p| run.submit_with(rust("echo", &[(*p).into()]), |a| a.priority = *p)).collect();
+    // In one message: those that come before the others could begin before them.
+    let specs: Vec<_> = priorities.iter().map(|p| run.spec(rust("echo", &[(*p).into()]), |a| a.priority = *p)).collect();
+    let keys: Vec<Key> = specs.iter().map(|spec| spec.key).collect();
+    run.session().submit(specs);
     arrival.open().await;
     run.outcome(holder).await?;
     for key in &keys {
@@ -214,7 +220,14 @@ async fn only_on_named_workers(subject: &Subject) -> Verdict {
     Ok(())
 }
 
-async fn reason(run: &mut Run, key: Key) -> String {
+/// Why it does not run: told as its end, or as what it waits for.
+async fn hindrance(subject: &Subject, run: &mut Run, key: Key) -> String {
+    if subject.can(Ability::Refusals) {
+        return match run.error(key).await {
+            TaskError::Refused(error) if error.kind() == ErrorKind::Unschedulable && error.hint().is_some() => error.to_string(),
+            other => panic!("refused, with what to do: {other:?}"),
+        };
+    }
     match run.until(key, |state| matches!(state, TaskState::Pending { reason: Some(_) })).await {
         TaskState::Pending { reason: Some(reason) } => reason.to_string(),
         _ => unreachable!("asked for a reason"),
@@ -225,7 +238,7 @@ async fn unsatisfiable_reports_reason(subject: &Subject) -> Verdict {
     let cluster = subject.cluster(1).await?;
     let mut run = Run::open(&cluster).await?;
     let key = run.submit_with(rust("echo", &[1.into()]), holding("UNICORN", 2.0));
-    let reason = reason(&mut run, key).await;
+    let reason = hindrance(subject, &mut run, key).await;
     assert!(reason.contains("UNICORN"), "the reason names what is lacking: {reason}");
     assert!(!run.ran(key));
     run.close().await?;
@@ -237,7 +250,7 @@ async fn unknown_worker_reports_reason(subject: &Subject) -> Verdict {
     let cluster = subject.cluster(1).await?;
     let mut run = Run::open(&cluster).await?;
     let key = run.submit_with(rust("echo", &[1.into()]), |a| a.workers = vec!["nobody".into()]);
-    let reason = reason(&mut run, key).await;
+    let reason = hindrance(subject, &mut run, key).await;
     assert!(reason.contains("nobody"), "the reason names who is lacking: {reason}");
     assert!(!run.ran(key));
     let anyway = run.submit_with(rust("echo", &["anyway".into()]), |a| {

@@ -141,6 +141,11 @@ impl Lanes {
         self.waiting.insert((Reverse(lane.priority), at));
     }
 
+    /// Those that wait; some may have left.
+    pub(super) fn queued(&self, at: u32) -> Vec<Key> {
+        self.lanes[at as usize].queue.iter().copied().collect()
+    }
+
     /// One of those that wait ended.
     pub(super) fn leave(&mut self, at: u32) {
         let lane = &mut self.lanes[at as usize];

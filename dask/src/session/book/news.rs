@@ -58,7 +58,10 @@ impl Book {
                 self.tell_running(key, &worker, attempt);
                 self.conclude(Step::End(key, Err(TaskError::Failed(Arc::new(failure)))));
             }
-            What::Refused(error) => self.conclude(Step::End(key, Err(TaskError::Refused(error)))),
+            What::Refused(error) => {
+                self.conclude(Step::End(key, Err(TaskError::Refused(error.clone()))));
+                self.refuse_alike(lane, &error);
+            }
             What::Crashed { worker, attempts, cause, attempt } => {
                 let before = task.losses;
                 self.tell_running(key, &worker, attempt);
@@ -117,6 +120,11 @@ impl Book {
             What::Lost => self.each(members, |_| What::Lost),
             // Which call it was is found out by letting each go alone.
             What::Failed { worker, attempt, failure } => self.split(unit, members, &worker, attempt, &failure.to_string()),
+            What::Refused(error) if error.kind() == ErrorKind::Unschedulable => {
+                self.batch_landed(unit);
+                self.each(members, |_| What::Refused(error.clone()));
+                self.refuse_alike(Some(lane), &error);
+            }
             What::Refused(error) => self.split(unit, members, &Arc::default(), 0, &error.to_string()),
             What::Crashed { worker, cause, attempt, .. } => {
                 for key in self.unfinished(&members) {
@@ -124,6 +132,14 @@ impl Book {
                 }
                 self.split(unit, members, &worker, attempt, &cause);
             }
+        }
+    }
+
+    /// What no worker can run for one call of a lane, none can for the others.
+    fn refuse_alike(&mut self, lane: Option<u32>, error: &Error) {
+        let Some(lane) = lane.filter(|_| error.kind() == ErrorKind::Unschedulable) else { return };
+        for key in self.lanes.queued(lane) {
+            self.conclude(Step::End(key, Err(TaskError::Refused(error.clone()))));
         }
     }
 

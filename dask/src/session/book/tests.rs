@@ -265,6 +265,24 @@ fn a_worker_lost_with_a_batch_counts_for_its_calls() {
 }
 
 #[test]
+fn what_no_worker_can_run_for_one_call_none_can_for_the_others() {
+    let annotations = Arc::default();
+    let mut book = book(None);
+    submit(&mut book, (0..1000).map(|key| spec(key, &[], &annotations)).collect());
+    let first = sent(&mut book)[0].unit;
+    let why = Error::new(ErrorKind::Unschedulable, "no worker offers GPU=2");
+    hear(&mut book, first, What::Refused(why.clone()));
+    let refused = states(&mut book).iter().filter(|(_, state)| state == "refused").count();
+    assert!(refused > 990, "{refused}; those that are sent already hear it by themselves");
+    let mut book = self::book(None);
+    let (batch, members) = batch_of(&mut book, &annotations);
+    hear(&mut book, batch, What::Refused(why));
+    let told = states(&mut book);
+    assert!(members.iter().all(|key| told.contains(&(key.0, "refused".to_owned()))), "{told:?}");
+    assert!(sent(&mut book).is_empty(), "none of them is tried alone");
+}
+
+#[test]
 fn what_must_not_lose_a_worker_shares_no_batch() {
     let mut book = book(None);
     let never = Arc::new(Annotations { allowed_failures: Some(0), ..Annotations::default() });
