@@ -3,6 +3,7 @@ import asyncio
 import contextvars
 import difflib
 import functools
+import importlib.machinery
 import importlib.util
 import inspect
 import itertools

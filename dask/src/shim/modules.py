@@ -1,8 +1,12 @@
 # ---- Functions by name. A worker outlives runs: the modules in a run's own directories are looked at again for each run, so that what was
 # edited in between is what runs, and a namesake from another run's directory is not taken for them. What was found stays so for its run.
+# What lies in another run's directory only is not there: that it once ran on this worker is chance.
 
 FUNCTIONS = {}
 DIRECTORIES = set()
+# Those of them that are searched for the sake of a run only.
+INSERTED = set()
+LOOKING = threading.local()
 STAMPS = {}
 MODULES = threading.RLock()
 KEPT_RUNS = 64
@@ -18,7 +22,11 @@ def function_of(run, paths, target):
             while len(FUNCTIONS) >= KEPT_RUNS:
                 del FUNCTIONS[next(iter(FUNCTIONS))]
         use_paths(paths, target, known is None)
-        function = find(target)
+        with Own(paths) as own:
+            searched = [p for p in sys.path if os.path.realpath(p) not in own.hidden]
+            if own.lacks(target.partition(":")[0]):
+                raise missing(target.partition(":")[0], searched)
+            function = find(target, searched)
         own_modules(present(paths))
         FUNCTIONS.setdefault(run, {})[target] = function
     return function
@@ -33,6 +41,7 @@ def use_paths(paths, target=None, new_run=True):
     paths = present(paths)
     with MODULES:
         if sys.path[:len(paths)] != paths:
+            INSERTED.update(set(map(os.path.realpath, paths)) - set(map(os.path.realpath, sys.path)))
             sys.path[:] = paths + [p for p in sys.path if p not in paths]
         if paths:
             drop_others(paths, target)
@@ -42,6 +51,63 @@ def use_paths(paths, target=None, new_run=True):
                     sys.modules.pop(name, None)
         DIRECTORIES.update(os.path.realpath(p) for p in paths)
         importlib.invalidate_caches()
+
+
+class Own:
+    """While a run's modules are looked for, in this thread: what lies in directories of other runs only is not found."""
+
+    def __init__(self, paths):
+        self.hidden = INSERTED.difference(map(os.path.realpath, present(paths)))
+
+    def __enter__(self):
+        LOOKING.hidden = self.hidden
+        if self.hidden and FINDER not in sys.meta_path:
+            sys.meta_path.insert(0, FINDER)
+        return self
+
+    def __exit__(self, *_):
+        LOOKING.hidden = None
+
+    def lacks(self, name):
+        """Whether a module is loaded for another run, and not there for this one. It makes room for one that is."""
+        root = name.partition(".")[0]
+        places = homes(sys.modules[root]) if root in sys.modules else set()
+        if not places or not places <= self.hidden:
+            return False
+        try:
+            FINDER.find_spec(root)
+        except ModuleNotFoundError:
+            return True
+        for name in [name for name in sys.modules if name.partition(".")[0] == root]:
+            del sys.modules[name]
+        return False
+
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        hidden = getattr(LOOKING, "hidden", None)
+        if not hidden or path is not None:
+            return None
+        for finder in sys.meta_path:
+            if finder is self:
+                continue
+            if finder is importlib.machinery.PathFinder:
+                spec = finder.find_spec(name, [p for p in sys.path if os.path.realpath(p) not in hidden], target)
+            else:
+                spec = finder.find_spec(name, None, target) if hasattr(finder, "find_spec") else None
+            if spec is not None:
+                return spec
+        raise ModuleNotFoundError("No module named %r" % name, name=name)
+
+
+FINDER = Finder()
+
+
+def homes(module):
+    """The directories that a top-level module was found in."""
+    file, places = getattr(module, "__file__", None), getattr(module, "__path__", None) or ()
+    found = list(places) if places else [file] if isinstance(file, str) else []
+    return {os.path.dirname(os.path.realpath(p)) for p in found}
 
 
 def source_in(paths, root):

@@ -104,7 +104,11 @@ class Lookup(Exception):
     pass
 
 
-def find(target):
+def missing(name, searched):
+    return Lookup("there is no Python module `%s`; searched in %s" % (name, ", ".join(p or os.getcwd() for p in searched)))
+
+
+def find(target, searched):
     module_name, _, attributes = target.partition(":")
     if not module_name or not attributes:
         raise Lookup("`%s` does not name a function; write `package.module:function`" % target)
@@ -114,7 +118,7 @@ def find(target):
     except ModuleNotFoundError as e:
         if e.name is None or not (module_name == e.name or module_name.startswith(e.name + ".")):
             raise
-        raise Lookup("there is no Python module `%s`; searched in %s" % (e.name, ", ".join(p or os.getcwd() for p in sys.path))) from None
+        raise missing(e.name, searched) from None
     thing, at = module, "module `%s`" % module_name
     for name in attributes.split("."):
         try:

@@ -173,14 +173,17 @@ def why_not_sent(worker, key):
 
 def prepare_worker(info, modules, paths, host):
     answer = {"python": list(sys.version_info[:3]), "missing": [], "tasks": None, "error": None}
-    use_paths(list(paths))
-    for name in modules:
-        try:
-            if importlib.util.find_spec(name) is None:
-                answer["missing"].append(name)
-        except Exception:
-            # A package above it is not there, or cannot be imported.
-            answer["missing"].append(name)
+    with MODULES:
+        use_paths(list(paths))
+        with Own(paths) as own:
+            for name in modules:
+                try:
+                    is_there = not own.lacks(name) and importlib.util.find_spec(name) is not None
+                except Exception:
+                    # A package above it is not there, or cannot be imported.
+                    is_there = False
+                if not is_there:
+                    answer["missing"].append(name)
     if host is not None:
         try:
             answer["tasks"] = prepare_host(info, host)

@@ -1,8 +1,9 @@
 //! The modules of a run's own directories, on workers that outlive it.
 
+use remuda_dask::{protocol::Value, shim};
 use serde_json::{Value as Json, json};
 
-use crate::support::{Cluster, fetch, plain};
+use crate::support::{Cluster, fetch, from_value, plain};
 use crate::{OTHER, SESSION, dask_key};
 
 const THIRD: &str = "00112233445566778899aabbccddeeff";
@@ -39,4 +40,40 @@ async fn what_was_edited_between_two_runs_runs_as_it_is() {
     write(&cluster, "two", "edited", "import edited_too\n\ndef say():\n    return edited_too.WORD\n");
     write(&cluster, "two", "edited_too", "WORD = 'elsewhere'\n");
     assert_eq!(said(&cluster, THIRD, "two").await, json!({"plain": "elsewhere"}));
+}
+
+#[tokio::test]
+async fn what_lies_in_another_runs_directory_only_is_not_there() {
+    needs_dask!("what_lies_in_another_runs_directory_only_is_not_there");
+    let cluster = Cluster::with_workers(&["alpha"]).await;
+    let mut rpc = cluster.installed().await;
+    write(&cluster, "one", "edited", "import helper\n\ndef say():\n    return helper.WORD\n");
+    write(&cluster, "one", "helper", "WORD = 'of one'\n");
+    write(&cluster, "one", "unused", "");
+    assert_eq!(said(&cluster, SESSION, "one").await, json!({"plain": "of one"}));
+
+    // Neither what is loaded nor what could be: asked before a run, and by a task.
+    std::fs::create_dir_all(cluster.path("two")).unwrap();
+    let strings = |texts: &[&str]| Value::Array(texts.iter().map(|text| (*text).into()).collect());
+    let asked = [
+        ("modules", strings(&["edited", "unused", "json", "dask.base"])),
+        ("paths", strings(&[&cluster.path("two")])),
+        ("workers", Value::Nil),
+    ];
+    let answer = from_value(rpc.call(&shim::op("prepare"), asked).await.unwrap().body());
+    assert_eq!(answer["alpha"]["missing"], json!(["edited", "unused"]));
+    let mut stream = cluster.stream(OTHER, 60.0).await;
+    write(&cluster, "two", "imports", "def say():\n    return 1\nimport unused\n");
+    let defs = [(1, "edited:say"), (2, "imports:say"), (3, "os:getpid")]
+        .map(|(id, target)| (id, cluster.python(target, json!({"path": [cluster.path("two")]}))));
+    stream.submit(&defs, (1..=3).map(|key| (key, key, plain([]), vec![])).collect()).await;
+    for (key, says) in [(1, "there is no Python module `edited`"), (2, "No module named 'unused'")] {
+        let failed = stream.until("failed", key).await;
+        assert!(failed[4]["message"].as_str().unwrap().contains(says), "{failed}");
+    }
+    stream.until("done", 3).await;
+    stream.close().await;
+
+    // It stays for those that it is of.
+    assert_eq!(said(&cluster, THIRD, "one").await, json!({"plain": "of one"}));
 }

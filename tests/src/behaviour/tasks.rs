@@ -7,7 +7,7 @@ use remuda_core::{
     value::{Here, Value},
 };
 
-use super::{Subject, Verdict, cases};
+use super::{Ability, Subject, Verdict, cases};
 use crate::{
     bodies::{Arg, Prepared, closure, rust},
     gate::Gate,
