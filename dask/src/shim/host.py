@@ -2,7 +2,8 @@
 #
 # Called by `Run` in a thread of the worker. The definition is a map as in the submit message. Deadlines (`timeout`, seconds or None) are kept
 # in here, since only killing ends these: `Failed` with the kind `TimeoutError` and the text of `timeout_text(seconds)`.
-# `worker` is a `WorkerInfo`: .name, .address, .scheduler (address), .worker (Dask's object), .state (a dict for this file's own things).
+# `worker` is a `WorkerInfo`: .name, .address, .scheduler (address), .worker (Dask's object), .state (a dict for this file's own things),
+# .unwanted(key).
 #
 # A host serves one task at a time and is kept for the next one, at most as many as the worker has threads. They are not bound to threads:
 # Dask replaces those that secede. A host is a process beside the worker: Dask's memory limits do not see what it uses. It is the leader of

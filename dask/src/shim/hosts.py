@@ -122,12 +122,15 @@ class OutsideCall:
     """A task that runs. `cancel` may come at any time, from any thread, and never waits."""
 
     def __init__(self, worker, key):
-        self.calls, self.key = host_pool(worker).calls, key
+        self.worker, self.calls, self.key = worker, host_pool(worker).calls, key
         self.lock = threading.Lock()
         self.cancelled, self.interrupt = False, None
 
     def __enter__(self):
         self.calls[self.key] = self
+        # It may have been cancelled before there was something to cancel: once it is known here, one of both sides notices.
+        if self.worker.unwanted(self.key):
+            self.cancelled = True
         return self
 
     def __exit__(self, *_):

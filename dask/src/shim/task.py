@@ -137,7 +137,7 @@ class Attempt:
     def batch(self, holes):
         results, lost = [], []
         for index, args in enumerate(unpack(self.args, msgpack.ExtType)):
-            if self.unwanted():
+            if self.info.unwanted(self.key):
                 raise Cancelled()
             result = self.element(args, holes)
             if type(result) is Lost:
@@ -146,10 +146,6 @@ class Attempt:
         if lost:
             self.info.tell({"key": self.key, "attempt": self.number, "elements": lost})
         return results
-
-    def unwanted(self):
-        known = self.info.worker.state.tasks.get(self.key)
-        return known is None or known.state in ("cancelled", "released", "forgotten")
 
     def element(self, args, holes):
         number = self.number

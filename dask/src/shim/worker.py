@@ -66,6 +66,11 @@ class WorkerInfo:
         if not self.ticking:
             self.worker.loop.add_callback(self.start)
 
+    def unwanted(self, key):
+        """Nobody waits for it any more, whatever has begun for it."""
+        known = self.worker.state.tasks.get(key)
+        return known is None or known.state in ("cancelled", "released", "forgotten")
+
     def tell_started(self):
         if not self.running:
             return

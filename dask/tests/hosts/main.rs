@@ -194,6 +194,19 @@ async fn a_host_that_dies_is_replaced_as_often_as_allowed() {
     assert_eq!(result(&worker.perform(with(rust("add", &(2, 2)), "allowed", 0.into())).await), 4);
 }
 
+/// Dask gives it to a thread, and drops it before the thread has begun: there was nothing to end yet.
+#[tokio::test]
+async fn what_is_cancelled_before_it_begins_does_not_begin() {
+    let Some(mut worker) = Worker::start("what_is_cancelled_before_it_begins_does_not_begin", true).await else { return };
+    for key in ["stubborn-0123-1f", "command-0123-1"] {
+        worker.perform(json!({"op": "release", "key": key})).await;
+    }
+    let file = worker.directory.path().join("begun");
+    assert_eq!(worker.rust("stubborn", &(&file,)).await["cancelled"], true);
+    assert_eq!(worker.command(json!({"argv": ["touch", file]})).await["cancelled"], true);
+    assert!(!file.exists());
+}
+
 #[tokio::test]
 async fn what_is_cancelled_or_late_ends() {
     let Some(mut worker) = Worker::start("what_is_cancelled_or_late_ends", true).await else { return };

@@ -27,7 +27,9 @@ distributed.secede = lambda: tell(log="seceded")
 shim.host_log.handlers, shim.host_log.propagate = [Handler()], False
 shim.host_log.setLevel("INFO")
 dask = types.SimpleNamespace(state=types.SimpleNamespace(nthreads=2), security=None)
-info = types.SimpleNamespace(name="w0", address="tcp://127.0.0.1:1", scheduler="tcp://127.0.0.1:2", worker=dask, state={})
+released = set()
+info = types.SimpleNamespace(name="w0", address="tcp://127.0.0.1:1", scheduler="tcp://127.0.0.1:2", worker=dask, state={},
+                             unwanted=released.__contains__)
 
 
 def perform(what):
@@ -36,6 +38,8 @@ def perform(what):
         return {"tasks": shim.prepare_host(info, what["host"])}
     if op == "kill":
         return {"done": shim.kill(info, what["key"])}
+    if op == "release":
+        return {"done": released.add(what["key"])}
     if op == "close":
         return {"done": shim.close_hosts(info)}
     if op == "tls":
