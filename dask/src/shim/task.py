@@ -59,6 +59,8 @@ class Attempt:
         self.number = (known.annotations or {}).get("remuda_attempt", 0) if known is not None else 0
         self.definition = definition_of(run.definition)
         self.args, self.deps = run.args, run.deps
+        # For all calls of a batch.
+        self.function = self.fill = None
 
     def run(self, values):
         info, key = self.info, self.key
@@ -120,19 +122,16 @@ class Attempt:
         self.info.runs(self.key, self.number)
 
     def python(self, args, holes):
-        run = self.key.rsplit("-", 2)[-2]
-        function = function_of(run, self.definition["path"], self.definition["target"])
-
-        def fill(kind, data):
-            if kind == HOLE:
-                return argument(*holes[int.from_bytes(data, "big")])
-            return error_object(kind, data)
-
-        positional, keywords = unpack(args, fill)
+        if self.function is None:
+            run = self.key.rsplit("-", 2)[-2]
+            self.function = function_of(run, self.definition["path"], self.definition["target"])
+        if self.fill is None:
+            self.fill = filler(holes)
+        positional, keywords = unpack(args, self.fill)
         limit = self.definition["timeout"]
         if limit is None:
-            return evaluate(function, positional, keywords)
-        return within(limit, evaluate, function, positional, keywords)
+            return evaluate(self.function, positional, keywords)
+        return within(limit, evaluate, self.function, positional, keywords)
 
     def batch(self, holes):
         results, lost = [], []
@@ -167,9 +166,19 @@ class Attempt:
                 number += 1
 
 
+def filler(holes):
+    def fill(kind, data):
+        if kind == HOLE:
+            return argument(*holes[int.from_bytes(data, "big")])
+        return error_object(kind, data)
+
+    return fill
+
+
 def evaluate(function, positional, keywords):
     result = function(*positional, **keywords)
-    if inspect.isawaitable(result):
+    # Most are none of these, which is soon found out.
+    if type(result) not in SCALARS and inspect.isawaitable(result):
         async def waits():
             return await result
         result = asyncio.run(waits())
