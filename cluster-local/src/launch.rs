@@ -1,6 +1,9 @@
 //! The command lines of the children.
 
-use std::{process::Command, sync::Arc};
+use std::{
+    process::Command,
+    sync::{Arc, LazyLock},
+};
 
 use remuda_core::{
     error::{Error, ErrorKind, Result},
@@ -13,7 +16,7 @@ use crate::{child::Child, engine::Options};
 const SELF: &str = "/proc/self/exe";
 
 /// The script every interpreter runs.
-const SCRIPT: &str = include_str!("python/host.py");
+static SCRIPT: LazyLock<String> = LazyLock::new(|| [host::PYTHON, include_str!("python/host.py")].join("\n\n"));
 
 /// Takes the script from the control socket, which is standard input: on the command line it would fill every list of processes.
 fn bootstrap() -> String {
@@ -43,7 +46,7 @@ pub(crate) fn python(options: &Options, worker: &Arc<str>) -> Result<Child> {
             .with_context("worker", worker)
             .with_hint("Python tasks need an interpreter: install python3, or name one with `python: ..` or REMUDA_PYTHON")
     })?;
-    child.send(SCRIPT.into());
+    child.send(SCRIPT.as_bytes().into());
     Ok(child)
 }
 

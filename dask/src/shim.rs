@@ -7,7 +7,10 @@
 use std::{fmt::Write as _, sync::LazyLock};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use remuda_core::error::{Error, ErrorKind, Result};
+use remuda_core::{
+    error::{Error, ErrorKind, Result},
+    host,
+};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -26,44 +29,32 @@ pub const PROTOCOL: u64 = 1;
 /// Registers the module, wherever the source comes from.
 const BOOT: &str = include_str!("shim/boot.py");
 
-const SOURCE: &str = concat!(
-    include_str!("shim/errors.py"),
-    "\n\n",
-    include_str!("shim/plain.py"),
-    "\n\n",
-    include_str!("shim/modules.py"),
-    "\n\n",
-    include_str!("shim/host.py"),
-    "\n\n",
-    include_str!("shim/hosts.py"),
-    "\n\n",
-    include_str!("shim/command.py"),
-    "\n\n",
-    include_str!("shim/template.py"),
-    "\n\n",
-    include_str!("shim/task.py"),
-    "\n\n",
-    include_str!("shim/worker.py"),
-    "\n\n",
-    include_str!("shim/fetch.py"),
-    "\n\n",
-    include_str!("shim/graph.py"),
-    "\n\n",
-    include_str!("shim/session.py"),
-    "\n\n",
-    include_str!("shim/places.py"),
-    "\n\n",
-    include_str!("shim/load.py"),
-    "\n\n",
-    include_str!("shim/watch.py"),
-    "\n\n",
-    include_str!("shim/scheduler.py"),
-    "\n\n",
-    include_str!("shim/plugin.py"),
-);
+static SOURCE: LazyLock<String> = LazyLock::new(|| {
+    let parts = [
+        include_str!("shim/errors.py"),
+        host::PYTHON,
+        include_str!("shim/plain.py"),
+        include_str!("shim/modules.py"),
+        include_str!("shim/host.py"),
+        include_str!("shim/hosts.py"),
+        include_str!("shim/command.py"),
+        include_str!("shim/template.py"),
+        include_str!("shim/task.py"),
+        include_str!("shim/worker.py"),
+        include_str!("shim/fetch.py"),
+        include_str!("shim/graph.py"),
+        include_str!("shim/session.py"),
+        include_str!("shim/places.py"),
+        include_str!("shim/load.py"),
+        include_str!("shim/watch.py"),
+        include_str!("shim/scheduler.py"),
+        include_str!("shim/plugin.py"),
+    ];
+    parts.join("\n\n")
+});
 
 static HASH: LazyLock<String> = LazyLock::new(|| {
-    let digest = Sha256::new().chain_update(BOOT).chain_update(SOURCE).finalize();
+    let digest = Sha256::new().chain_update(BOOT).chain_update(&*SOURCE).finalize();
     digest.iter().take(4).fold(String::new(), |mut hash, byte| {
         let _ = write!(hash, "{byte:02x}");
         hash
@@ -149,7 +140,7 @@ pub async fn install(rpc: &mut Rpc) -> Result<Hello> {
     }
     let version = rpc.versions().await?.distributed;
     let name = plugin_name();
-    let plugin = |class| Value::from(pickle::plugin(BOOT, SOURCE, hash(), env!("CARGO_PKG_VERSION"), class));
+    let plugin = |class| Value::from(pickle::plugin(BOOT, &SOURCE, hash(), env!("CARGO_PKG_VERSION"), class));
     let mut args = vec![("plugin", plugin("SchedulerShim")), ("name", name.as_str().into()), ("idempotent", true.into())];
     let registered = rpc.call("register_scheduler_plugin", args.clone()).await;
     // It answers nil, and so does an operation that is not there.
@@ -246,9 +237,9 @@ pub enum Preload {
 /// FILE.py`, or `DASK_DISTRIBUTED__SCHEDULER__PRELOAD='["TEXT"]'`. Workers take the same text.
 #[must_use]
 pub fn preload_text(form: Preload) -> String {
-    let (hash, version) = (hash(), env!("CARGO_PKG_VERSION"));
+    let (hash, version, source) = (hash(), env!("CARGO_PKG_VERSION"), &*SOURCE);
     let plain = format!(
-        "H = \"{hash}\"\nV = \"{version}\"\nB = r'''{BOOT}'''\nS = r'''{SOURCE}'''\nexec(B, {{\"H\": H, \"V\": V, \"B\": B, \"S\": \
+        "H = \"{hash}\"\nV = \"{version}\"\nB = r'''{BOOT}'''\nS = r'''{source}'''\nexec(B, {{\"H\": H, \"V\": V, \"B\": B, \"S\": \
          S}})\nfrom _remuda_{hash} import dask_setup\n"
     );
     match form {
@@ -266,7 +257,7 @@ mod tests {
 
     #[test]
     fn the_source_can_stand_in_a_python_string() {
-        for text in [BOOT, SOURCE] {
+        for text in [BOOT, &SOURCE] {
             assert!(!text.contains("'''") && !text.ends_with('\\') && !text.ends_with('\''));
         }
         assert_eq!(hash().len(), 8);

@@ -17,6 +17,10 @@ use crate::{
     task::{Job, TaskScope},
 };
 
+/// Python source, part of what runs Python tasks wherever they run: which values have a form without Python, how functions are found and
+/// called. What it is joined to defines `pack(value)`, which makes MessagePack.
+pub const PYTHON: &str = include_str!("plain.py");
+
 /// A Rust function that can be called by name. Made by `#[remuda::task]`.
 #[derive(Debug, Clone, Copy)]
 pub struct TaskDef {

@@ -78,17 +78,6 @@ class Cancelled(Exception):
     """It was ended because nobody wants it any more."""
 
 
-class TaskFailed(Exception):
-    """The failure of another task, where a task allows for it."""
-
-    def __init__(self, state, message):
-        super().__init__(message)
-        self.state, self.message = state, message
-
-    def __reduce__(self):
-        return TaskFailed, (self.state, self.message)
-
-
 def timeout_text(seconds):
     return "it did not end within its timeout of " + duration_text(seconds)
 

@@ -175,16 +175,6 @@ def filler(holes):
     return fill
 
 
-def evaluate(function, positional, keywords):
-    result = function(*positional, **keywords)
-    # Most are none of these, which is soon found out.
-    if type(result) not in SCALARS and inspect.isawaitable(result):
-        async def waits():
-            return await result
-        result = asyncio.run(waits())
-    return result
-
-
 def within(limit, function, *args):
     """Calls it in a thread of its own, which is left behind when its time is over: no Python thread can be ended. For Dask it stands in
     for the thread of the pool, so that a client can be had in it, and it can secede."""

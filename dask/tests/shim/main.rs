@@ -467,7 +467,7 @@ async fn a_worker_is_checked_before_anything_is_submitted() {
 #[tokio::test]
 async fn what_others_do_to_a_scheduler_ends_tasks_and_harms_no_session() {
     needs_dask!("what_others_do_to_a_scheduler_ends_tasks_and_harms_no_session");
-    let mut cluster = Cluster::with_workers(&["alpha"]).await;
+    let mut cluster = Cluster::start(&[]).await;
     cluster.installed().await;
     let mut stream = cluster.stream(SESSION, 60.0).await;
     let file = cluster.path("go");
@@ -475,7 +475,10 @@ async fn what_others_do_to_a_scheduler_ends_tasks_and_harms_no_session() {
     let defs = [(1, cluster.python("waits_for", json!({}))), (2, cluster.python("add", json!({}))), (3, cluster.python("add", elsewhere))];
     let waits = |key| (key, 1, plain([json!(file)]), vec![]);
     let reads = |key, of| (key, 2, args(&[Arg::Hole(0)]), vec![[of, -1, 1, 0]]);
-    stream.submit(&defs, vec![(1, 2, plain([json!(1)]), vec![]), (2, 3, plain([json!(1)]), vec![]), waits(3), reads(4, 3), waits(5)]).await;
+    stream.submit(&defs, vec![(2, 3, plain([json!(1)]), vec![])]).await;
+    stream.until("pending", 2).await;
+    cluster.add("alpha", &[], &[]).await;
+    stream.submit(&[], vec![(1, 2, plain([json!(1)]), vec![]), waits(3), reads(4, 3), waits(5)]).await;
     stream.until("done", 1).await;
     stream.until("started", 3).await;
     // A Python client cancels by force what is not its own.

@@ -4,6 +4,7 @@ import asyncio, os, re, sys, types
 with open(sys.argv[1] + ".rs") as file:
     # As the library joins them.
     PARTS = [os.path.join(sys.argv[1], name) for name in re.findall(r'"shim/(\w+\.py)"', file.read()) if name != "boot.py"]
+    PARTS.insert(1, os.path.join(sys.argv[1], "../../../core/src/host/plain.py"))
 
 
 def version(name):
