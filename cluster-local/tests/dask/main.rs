@@ -4,6 +4,10 @@
 //! it is the processes, so the scheduler is asked who its workers are, and nothing else.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod killed;
+mod machine;
+mod stage;
+
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader},
@@ -63,177 +67,6 @@ fn config(test: &str) -> Option<DaskConfig> {
             None
         }
     }
-}
-
-/// Knows who is there, and nothing of tasks.
-#[derive(Debug, Default)]
-struct Roll {
-    endpoint: Mutex<Option<Endpoint>>,
-}
-
-#[derive(Debug)]
-struct RollEngine(Address, ConnectOptions);
-
-#[async_trait]
-impl Connect for Roll {
-    async fn connect(&self, endpoint: &Endpoint) -> Result<Arc<dyn Engine>> {
-        *self.endpoint.lock().unwrap() = Some(endpoint.clone());
-        let (address, options) = way(endpoint);
-        Ok(Arc::new(RollEngine(address, options)))
-    }
-}
-
-fn way(endpoint: &Endpoint) -> (Address, ConnectOptions) {
-    let Endpoint::Dask { address, security, .. } = endpoint else { panic!("{endpoint:?}") };
-    (address.parse().unwrap(), ConnectOptions { security: security.clone(), ..ConnectOptions::default() })
-}
-
-#[async_trait]
-impl Engine for RollEngine {
-    async fn open(&self) -> Result<Arc<dyn Session>> {
-        Err(Error::new(ErrorKind::Unsupported, "no sessions"))
-    }
-
-    async fn drain(&self, workers: &[String], _: Duration) -> Result<Vec<String>> {
-        Ok(workers.to_vec())
-    }
-
-    fn changes(&self) -> WorkerChanges {
-        let (news, changes) = mpsc::unbounded_channel();
-        let (address, options) = (self.0.clone(), self.1.clone());
-        tokio::spawn(async move {
-            let lost = follow(&address, &options, &news).await.unwrap_err();
-            let _ = news.send(WorkerChange::SchedulerLost(lost));
-        });
-        changes
-    }
-}
-
-async fn follow(address: &Address, options: &ConnectOptions, news: &mpsc::UnboundedSender<WorkerChange>) -> Result<()> {
-    let mut scheduler = Rpc::connect(address, options).await?;
-    let mut known: BTreeMap<String, String> = BTreeMap::new();
-    loop {
-        let workers = scheduler.identity().await?.workers;
-        let now: BTreeMap<_, _> = workers.into_values().map(|worker| (worker.name, worker.host)).collect();
-        for (name, host) in now.iter().filter(|(name, _)| !known.contains_key(*name)) {
-            let _ = news.send(WorkerChange::Joined { name: name.clone(), host: host.clone(), slots: 1 });
-        }
-        for name in known.keys().filter(|name| !now.contains_key(*name)) {
-            let _ = news.send(WorkerChange::Left { name: name.clone(), reason: "it left the scheduler".into(), busy: false });
-        }
-        known = now;
-        tokio::time::sleep(Duration::from_millis(50)).await; // the subject is the processes: being late does no harm
-    }
-}
-
-struct Stage {
-    cluster: Cluster,
-    endpoint: Endpoint,
-    state: TempDir,
-}
-
-impl Stage {
-    async fn start(config: DaskConfig) -> Self {
-        Self::try_start(config).await.unwrap()
-    }
-
-    async fn try_start(config: DaskConfig) -> Result<Self> {
-        let (connect, state) = (Arc::new(Roll::default()), TempDir::new().unwrap());
-        let second = Duration::from_secs(1);
-        let options = ClusterOptions {
-            connect: connect.clone(),
-            limits: Limits { backoff: (second / 10, second), poll: second / 5, ..Limits::default() },
-            state_dir: Some(state.path().to_owned()),
-            ..ClusterOptions::default()
-        };
-        let cluster = Cluster::start(DaskCluster::from_config(config)?, options).await?;
-        let endpoint = connect.endpoint.lock().unwrap().clone().unwrap();
-        Ok(Self { cluster, endpoint, state })
-    }
-
-    fn address(&self) -> &str {
-        match &self.endpoint {
-            Endpoint::Dask { address, .. } => address,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn identity(&self) -> remuda_dask::Identity {
-        let (address, options) = way(&self.endpoint);
-        Rpc::connect(&address, &options).await.unwrap().identity().await.unwrap()
-    }
-
-    async fn workers(&self, count: usize) {
-        self.cluster.wait_for_workers(count, PATIENCE).await.unwrap();
-    }
-
-    async fn close(self) {
-        let before = descendants(std::process::id());
-        assert!(!before.is_empty());
-        let report = self.cluster.close().await.unwrap();
-        assert!(report.remaining.is_empty(), "{report:?}");
-        assert_eq!(self.cluster.close().await.unwrap(), report, "closing twice is closing once");
-        assert_eq!(alive(&before), Vec::<u32>::new());
-        assert_eq!(left_behind(self.state.path()), Vec::<PathBuf>::new());
-    }
-}
-
-/// Processes below `root`.
-fn descendants(root: u32) -> Vec<u32> {
-    let (mut found, mut parents) = (Vec::new(), vec![root]);
-    while let Some(parent) = parents.pop() {
-        for task in std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten() {
-            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
-                found.push(pid);
-                parents.push(pid);
-            }
-        }
-    }
-    found
-}
-
-fn alive(pids: &[u32]) -> Vec<u32> {
-    pids.iter().copied().filter(|pid| Path::new(&format!("/proc/{pid}")).exists()).collect()
-}
-
-fn left_behind(state: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut dirs = vec![state.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-            if entry.file_type().unwrap().is_dir() { dirs.push(entry.path()) } else { found.push(entry.path()) }
-        }
-    }
-    found
-}
-
-/// The process of a worker or of the scheduler, by its command line.
-fn find(words: &[&str]) -> u32 {
-    let found = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
-        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
-        let line: Vec<_> = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-        words.iter().all(|word| line.iter().any(|part| part.contains(word))).then_some(pid)
-    });
-    let found: Vec<_> = found.collect();
-    assert_eq!(found.len(), 1, "{words:?}: {found:?}");
-    found[0]
-}
-
-fn signal(pid: u32, signal: Signal) {
-    kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
-}
-
-/// Waits for the end of a process that need not be our child.
-fn ended(pid: u32, handle: &std::os::fd::OwnedFd) {
-    let mut fds = [PollFd::new(handle, PollFlags::IN)];
-    let count = poll(&mut fds, Some(&Timespec { tv_sec: 30, tv_nsec: 0 })).unwrap();
-    assert_eq!(count, 1, "process {pid} does not end");
-}
-
-fn handle(pid: u32) -> std::os::fd::OwnedFd {
-    pidfd_open(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), PidfdFlags::empty()).unwrap()
 }
 
 #[tokio::test]
@@ -352,14 +185,6 @@ async fn a_scheduler_that_ends_is_told_and_nothing_remains() {
     }
 }
 
-/// The directory of the cluster whose processes these are.
-fn own_directory(pids: &[u32]) -> String {
-    let lines = pids.iter().filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok());
-    let mut words = lines.flat_map(|line| line.split('\0').map(str::to_owned).collect::<Vec<_>>());
-    let guard = words.find_map(|word| word.strip_suffix("/remuda_guard.py").map(str::to_owned));
-    guard.expect("a process with a guard")
-}
-
 #[tokio::test]
 async fn a_scheduler_that_cannot_listen_says_why() {
     let _alone = ALONE.lock().await;
@@ -431,94 +256,4 @@ async fn a_cluster_that_was_just_begun_can_be_closed() {
         }
     };
     timeout(PATIENCE, gone).await.expect("nothing is left");
-}
-
-const AS_DRIVER: &str = "REMUDA_TEST_DRIVER";
-
-/// Not a test: the driver that is going to be killed.
-#[tokio::test]
-async fn driver_entry() {
-    if std::env::var_os(AS_DRIVER).is_none() {
-        return;
-    }
-    let directory = TempDir::new().unwrap();
-    let file = directory.path().join("child.py");
-    let busy = directory.path().join("busy");
-    // A child in a session of its own, and a thread that lets no other one run.
-    let text = format!(
-        "import re, subprocess, threading\n\ndef spin():\n    open({busy:?}, 'w').close()\n    re.match('(a+)+$', 'a' * 60 + 'b')\n\n\
-         def dask_setup(worker):\n    if worker.name == '0-0':\n        subprocess.Popen(['sleep', '3600'], start_new_session=True)\n    \
-         else:\n        threading.Timer(1, spin).start()\n"
-    );
-    std::fs::write(&file, text).unwrap();
-    let config = config("driver_entry").unwrap();
-    let stage = Stage::start(DaskConfig { preload: vec![file.to_str().unwrap().into()], ..config }).await;
-    stage.workers(2).await;
-    // A scheduler, two workers and the child.
-    let pids = loop {
-        let pids = descendants(std::process::id());
-        if pids.len() == 4 {
-            break pids;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
-    while !busy.exists() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let cleaned = left_directories();
-    let pids: Vec<_> = pids.iter().map(ToString::to_string).collect();
-    eprintln!("children {}\ndirectories {}", pids.join(" "), cleaned.join(" "));
-    std::future::pending().await
-}
-
-/// The cluster's own, by its marker file.
-fn left_directories() -> Vec<String> {
-    let dirs = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten();
-    dirs.filter(|dir| dir.path().join("remuda_guard.py").exists()).map(|dir| dir.path().to_str().unwrap().to_owned()).collect()
-}
-
-/// With `kill -9`, also when the test fails.
-struct Killed(std::process::Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-#[test]
-fn nothing_outlives_a_killed_driver() {
-    let _alone = ALONE.blocking_lock();
-    if config("nothing_outlives_a_killed_driver").is_none() {
-        return;
-    }
-    [Signal::KILL, Signal::TERM].into_iter().for_each(nothing_outlives);
-}
-
-fn nothing_outlives(by: Signal) {
-    let temporary = TempDir::new().unwrap();
-    let mut driver = Killed(
-        Command::new(std::env::current_exe().unwrap())
-            .args(["driver_entry", "--exact", "--nocapture"])
-            .env(AS_DRIVER, "1")
-            .env("TMPDIR", temporary.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap(),
-    );
-    let mut lines = BufReader::new(driver.0.stderr.take().unwrap()).lines().map_while(Result::ok);
-    let mut line = |word: &str| {
-        let line = lines.find(|line| line.starts_with(word)).unwrap_or_else(|| panic!("the driver tells its {word}"));
-        line.split(' ').skip(1).map(str::to_owned).collect::<Vec<_>>()
-    };
-    let pids: Vec<u32> = line("children ").iter().map(|pid| pid.parse().unwrap()).collect();
-    let directories = line("directories ");
-    assert_eq!((pids.len(), directories.len()), (4, 1));
-    let handles: Vec<_> = pids.iter().map(|pid| handle(*pid)).collect();
-    signal(driver.0.id(), by);
-    driver.0.wait().unwrap();
-    pids.iter().zip(&handles).for_each(|(pid, handle)| ended(*pid, handle));
-    assert!(!Path::new(&directories[0]).exists(), "the scheduler removes the directory before it ends");
 }

@@ -1,0 +1,87 @@
+//! What a driver leaves behind that is killed.
+
+use super::*;
+
+const AS_DRIVER: &str = "REMUDA_TEST_DRIVER";
+
+/// Not a test: the driver that is going to be killed.
+#[tokio::test]
+async fn driver_entry() {
+    if std::env::var_os(AS_DRIVER).is_none() {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("child.py");
+    let busy = directory.path().join("busy");
+    // A child in a session of its own, and a thread that lets no other one run.
+    let text = format!(
+        "import re, subprocess, threading\n\ndef spin():\n    open({busy:?}, 'w').close()\n    re.match('(a+)+$', 'a' * 60 + 'b')\n\n\
+         def dask_setup(worker):\n    if worker.name == '0-0':\n        subprocess.Popen(['sleep', '3600'], start_new_session=True)\n    \
+         else:\n        threading.Timer(1, spin).start()\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let config = config("driver_entry").unwrap();
+    let stage = Stage::start(DaskConfig { preload: vec![file.to_str().unwrap().into()], ..config }).await;
+    stage.workers(2).await;
+    // A scheduler, two workers and the child.
+    let pids = loop {
+        let pids = descendants(std::process::id());
+        if pids.len() == 4 {
+            break pids;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    while !busy.exists() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let cleaned = left_directories();
+    let pids: Vec<_> = pids.iter().map(ToString::to_string).collect();
+    eprintln!("children {}\ndirectories {}", pids.join(" "), cleaned.join(" "));
+    std::future::pending().await
+}
+
+/// With `kill -9`, also when the test fails.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn nothing_outlives_a_killed_driver() {
+    let _alone = ALONE.blocking_lock();
+    if config("nothing_outlives_a_killed_driver").is_none() {
+        return;
+    }
+    [Signal::KILL, Signal::TERM].into_iter().for_each(nothing_outlives);
+}
+
+fn nothing_outlives(by: Signal) {
+    let temporary = TempDir::new().unwrap();
+    let mut driver = Killed(
+        Command::new(std::env::current_exe().unwrap())
+            .args(["killed::driver_entry", "--exact", "--nocapture"])
+            .env(AS_DRIVER, "1")
+            .env("TMPDIR", temporary.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut lines = BufReader::new(driver.0.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let mut line = |word: &str| {
+        let line = lines.find(|line| line.starts_with(word)).unwrap_or_else(|| panic!("the driver tells its {word}"));
+        line.split(' ').skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let pids: Vec<u32> = line("children ").iter().map(|pid| pid.parse().unwrap()).collect();
+    let directories = line("directories ");
+    assert_eq!((pids.len(), directories.len()), (4, 1));
+    let handles: Vec<_> = pids.iter().map(|pid| handle(*pid)).collect();
+    signal(driver.0.id(), by);
+    driver.0.wait().unwrap();
+    pids.iter().zip(&handles).for_each(|(pid, handle)| ended(*pid, handle));
+    assert!(!Path::new(&directories[0]).exists(), "the scheduler removes the directory before it ends");
+}
