@@ -117,7 +117,7 @@ impl Herd {
         let begin = Begin::new(config, backend, self.state.clone().unwrap_or_default());
         let mut log = vec![Entry::Begin(Box::new(begin))];
         log.extend((0..ticks).map(|_| Entry::Decided(self.decide())));
-        log.iter().map(|entry| entry.to_line().unwrap()).collect()
+        log.iter().map(|entry| entry.to_line().expect("an entry that is no JSON")).collect()
     }
 
     /// A second, then a decision, carried out: what was asked and answered.
