@@ -34,6 +34,11 @@ use rustix::{
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::timeout};
 
+use self::{
+    machine::{alive, descendants, ended, find, handle, left_behind, left_directories, own_directory, signal},
+    stage::{Stage, way},
+};
+
 /// Importing Dask on a busy machine takes its time.
 const PATIENCE: Duration = Duration::from_secs(120);
 
