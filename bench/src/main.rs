@@ -1,10 +1,11 @@
 //! Measures flows on the embedded cluster. Every figure stands next to a floor measured in the same run, interleaved with it; every result is
 //! verified. `cargo run -p remuda-bench --release [ROUNDS]` prints a report in Markdown, `.. dask [ROUNDS [GROUP]]` one of flows on a real
-//! Dask scheduler.
+//! Dask scheduler, `.. adaptive [..]` one of adaptive scaling beside Dask's own.
 //!
 //! Seconds do not carry over to another machine; ratios from one run do.
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod adaptive;
 mod dask;
 mod floor;
 
@@ -162,6 +163,7 @@ async fn main() -> anyhow::Result<()> {
     let rounds = |at: usize| args.get(at).map_or(Ok(5), |text| text.parse::<usize>());
     match args.first().map(String::as_str) {
         Some("dask") => return dask::report(rounds(1)?, args.get(2).map(String::as_str)),
+        Some("adaptive") => return adaptive::report(&args[1..]).await,
         Some("dask-memory") => return dask::child(&args[1..]).await,
         _ => {}
     }

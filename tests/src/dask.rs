@@ -215,7 +215,10 @@ fn indent(script: &str) -> String {
 }
 
 /// The `python` beside `dask`; else the one on PATH.
-fn interpreter() -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// There is no `dask`.
+pub fn interpreter() -> anyhow::Result<PathBuf> {
     let dask = PathBuf::from(program());
     let found = if dask.components().count() > 1 {
         Some(dask)

@@ -48,7 +48,7 @@ fn python(dask: &Path) -> PathBuf {
 }
 
 /// Where the peer's sources are.
-pub(super) fn sources() -> PathBuf {
+pub(crate) fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peer")
 }
 

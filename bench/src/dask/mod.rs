@@ -16,7 +16,7 @@ use remuda::{Flow, TaskRunner, python};
 use serde_bytes::ByteBuf;
 
 use self::cluster::Cluster;
-pub(crate) use self::memory::child;
+pub(crate) use self::{cluster::sources, memory::child};
 use crate::{Row, inc};
 
 /// What the peer is asked for where its time is certain to be proportional and long.

@@ -32,10 +32,13 @@ pub(super) async fn drain(inner: &Inner, names: &[String], deadline: Duration) -
     // Closing gracefully: it is given nothing more, and moves what it has. Where that has nowhere to go, Dask itself lets it work again.
     let retired = retire(&mut rpc, addresses.keys()).await?;
     let mut busy = addresses;
-    if retired.len() < busy.len() {
-        let here = processing(&mut rpc, busy.keys()).await?;
-        drained.extend(busy.iter().filter(|(address, _)| !here.contains_key(*address)).map(|(_, name)| name.clone()));
+    let refused: Vec<String> = busy.keys().filter(|address| !retired.contains(*address)).cloned().collect();
+    if !refused.is_empty() {
+        let here = processing(&mut rpc, refused.iter()).await?;
+        drained.extend(refused.iter().filter(|address| !here.contains_key(*address)).filter_map(|gone| busy.get(gone).cloned()));
         busy.retain(|address, _| retired.contains(address));
+        // One that was out of work before has not got it back from Dask.
+        resume(&mut rpc, &refused).await?;
     }
     // A future that is dropped, or runs out of time here, leaves them out of work.
     while !busy.is_empty() {
@@ -53,9 +56,7 @@ pub(super) async fn drain(inner: &Inner, names: &[String], deadline: Duration) -
             drained.extend(empty.iter().filter_map(|address| busy.remove(address)));
             if !stuck.is_empty() {
                 busy.retain(|address, _| !stuck.contains(address));
-                // This time it was out of work before, and stays so.
-                let workers = Value::Array(stuck.iter().map(|address| address.as_str().into()).collect());
-                rpc.call(&shim::op("resume"), [("workers", workers)]).await?;
+                resume(&mut rpc, &stuck).await?;
             }
         }
         if busy.is_empty() || Instant::now() >= end {
@@ -79,6 +80,12 @@ impl Inner {
 async fn retire(rpc: &mut Rpc, workers: impl Iterator<Item = &String>) -> Result<BTreeSet<String>> {
     let retired = rpc.retire_workers(&Retiring::Addresses(workers.cloned().collect()), Retirement::Drain).await?;
     Ok(retired.into_keys().collect())
+}
+
+/// They take work again.
+async fn resume(rpc: &mut Rpc, workers: &[String]) -> Result<()> {
+    let workers = Value::Array(workers.iter().map(|address| address.as_str().into()).collect());
+    rpc.call(&shim::op("resume"), [("workers", workers)]).await.map(drop)
 }
 
 /// How many tasks each of them has; nothing for one that is gone.

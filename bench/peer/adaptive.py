@@ -1,0 +1,76 @@
+"""The peer of adaptive scaling: Dask's own Adaptive with its defaults, on workers that take long to start.
+
+They live in this process, so that but for the wait they start and end at once: what processes take is not made longer by the factor.
+As those of a LocalCluster, or of a cloud's classes, they are awaited.
+
+One argument, a JSON object: workload, startup (seconds), factor (how much faster than the real thing all of it goes), maximum.
+Says one line of JSON: the time of each job, worker-seconds, launches.
+"""
+
+import asyncio
+import json
+import logging
+import sys
+import time
+
+import dask.config
+
+import bench_tasks
+
+WORKERS = []
+
+
+async def main(workload, startup, factor, maximum):
+    from distributed import Client, Scheduler, SpecCluster, Worker
+    from distributed.deploy.spec import ProcessInterface
+
+    class Slow(ProcessInterface):
+        def __init__(self, scheduler, name=None):
+            super().__init__()
+            self.scheduler_address, self.name, self.counted = scheduler, name, None
+            self.worker = Worker(scheduler, name=name, nthreads=1, memory_limit="1GiB", dashboard=False)
+
+        async def start(self):
+            # Awaited again, it is called again.
+            if self.counted is None:
+                self.counted = [time.monotonic(), None]
+                WORKERS.append(self.counted)
+                await asyncio.sleep(startup / factor)
+                await self.worker
+                await super().start()
+
+        async def close(self):
+            await self.worker.close()
+            if self.counted is not None and self.counted[1] is None:
+                self.counted[1] = time.monotonic()
+            await super().close()
+
+    scheduler = {"cls": Scheduler, "options": {"dashboard": False, "port": 0, "host": "127.0.0.1"}}
+    async with SpecCluster({}, scheduler, {"cls": Slow, "options": {}}, asynchronous=True, silence_logs=logging.CRITICAL) as cluster:
+        async with Client(cluster, asynchronous=True) as client:
+            cluster.adapt(minimum=0, maximum=maximum, interval="%fs" % (1 / factor), target_duration="%fs" % (5 / factor))
+            jobs, times, begin = [], [], time.monotonic()
+
+            async def job(tasks, seconds):
+                begun = time.monotonic()
+                futures = client.map(bench_tasks.nap, range(tasks), [seconds / factor] * tasks, pure=False)
+                assert await client.gather(futures) == list(range(tasks))
+                times.append(time.monotonic() - begun)
+
+            for at, pause, tasks, seconds in workload:
+                if at is None:
+                    await asyncio.gather(*jobs)
+                    await asyncio.sleep(pause / factor)
+                else:
+                    await asyncio.sleep(max(0, begin + at / factor - time.monotonic()))
+                jobs.append(asyncio.ensure_future(job(tasks, seconds)))
+            await asyncio.gather(*jobs)
+            end = time.monotonic()
+            cost = sum((ended or end) - begun for begun, ended in WORKERS)
+            print(json.dumps({"times": times, "cost": cost, "launches": len(WORKERS)}), flush=True)
+
+
+if __name__ == "__main__":
+    asked = json.loads(sys.argv[1])
+    dask.config.set({"distributed.scheduler.unknown-task-duration": "%fs" % (0.5 / asked["factor"])})
+    asyncio.run(main(**asked))
