@@ -47,7 +47,8 @@ async fn python_tasks_run_and_their_results_come() {
     };
     assert!(matches!(error(2), TaskError::Refused(error) if error.message().contains("no_such_module_of_ours") && error.hint().is_some()));
     assert!(matches!(error(3), TaskError::UpstreamFailed { key: Key(2), .. }));
-    assert!(matches!(error(4), TaskError::Failed(failure) if failure.kind.as_deref() == Some("ValueError") && failure.traceback.is_some()));
+    // Without a frame of the user's: a traceback would say the message again.
+    assert!(matches!(error(4), TaskError::Failed(failure) if failure.kind.as_deref() == Some("ValueError") && failure.traceback.is_none()));
     let values = session.gather(&[Key(1), Key(0), Key(1)]).await.unwrap();
     let values: Vec<i64> = values.iter().map(|value| decode(&value.to_plain().unwrap()).unwrap()).collect();
     assert_eq!(values, [-3, 3, -3]);
