@@ -8,12 +8,12 @@ use std::{
 
 use async_trait::async_trait;
 use remuda_core::{
-    engine::{Engine, Session, WorkerChange, WorkerChanges},
+    engine::{Engine, Observation, Session, WorkerChange, WorkerChanges},
     error::{Error, ErrorKind, Result},
     manager::WorkerId,
     task::{TaskError, Work},
 };
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::{
     converter::Converter,
@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// Something ended: for those who wait until nothing is left.
     pub(crate) changed: Notify,
+    /// Counts what was submitted, for adaptive scaling.
+    arrivals: watch::Sender<u64>,
     timer: Timer,
     monitor: Monitor,
     outbox: Outbox,
@@ -78,6 +80,7 @@ impl Shared {
             converter,
             state: Mutex::new(state),
             changed: Notify::new(),
+            arrivals: watch::Sender::new(0),
             timer: Timer::default(),
             monitor: Monitor::default(),
             outbox: Outbox::default(),
@@ -121,6 +124,13 @@ impl Shared {
             .update(|state, _| (!state.closed).then(|| state.scheduler.open(under)))
             .ok_or_else(|| Error::new(ErrorKind::Closed, "the cluster is closed").with_operation("open session"))?;
         Ok(LocalSession::new(self.clone(), id, events))
+    }
+
+    /// Work has come.
+    pub(crate) fn note_arrival(&self) {
+        if self.arrivals.receiver_count() > 0 {
+            self.arrivals.send_modify(|count| *count = count.wrapping_add(1));
+        }
     }
 
     /// Returns when every event so far has reached its listener.
@@ -367,6 +377,14 @@ impl Engine for LocalEngine {
         self.0.wait_until(deadline, |state| ids.iter().all(|id| state.scheduler.is_empty(*id))).await;
         let state = self.0.state();
         Ok(ids.iter().filter(|id| state.scheduler.is_empty(**id)).map(ToString::to_string).collect())
+    }
+
+    async fn load(&self) -> Result<Observation> {
+        Ok(self.0.state().scheduler.look(Instant::now()))
+    }
+
+    fn arrivals(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.0.arrivals.subscribe())
     }
 
     fn changes(&self) -> WorkerChanges {

@@ -31,7 +31,7 @@ impl Nested {
     pub(crate) fn ask(&mut self, ask: Ask) {
         match ask {
             Ask::Pause => self.shared.update(|state, now| state.scheduler.pause(self.run, now)),
-            Ask::Resume => self.shared.update(|state, _| state.scheduler.resume(self.run)),
+            Ask::Resume => self.shared.update(|state, now| state.scheduler.resume(self.run, now)),
             Ask::Submit(tasks) => match self.open() {
                 Ok(session) => session.submit(tasks),
                 Err(error) => {

@@ -147,7 +147,7 @@ impl SlotLease for Lease {
 
     fn resume(&self) {
         if let Some(shared) = self.shared.upgrade() {
-            shared.update(|state, _| state.scheduler.resume(self.run));
+            shared.update(|state, now| state.scheduler.resume(self.run, now));
         }
     }
 }

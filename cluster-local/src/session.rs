@@ -43,6 +43,7 @@ impl Session for LocalSession {
     fn submit(&self, tasks: Vec<TaskSpec>) {
         self.shared.converter.note_paths(&tasks);
         self.shared.update(|state, now| state.scheduler.submit(self.id, tasks, now));
+        self.shared.note_arrival();
     }
 
     fn cancel(&self, keys: &[Key]) {

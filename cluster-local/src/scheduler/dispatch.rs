@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Run, Scheduler, Start, TaskId,
     graph::Phase,
+    load::Stage,
     shape::{GroupId, Shape},
     workers::Standing,
 };
@@ -83,10 +84,13 @@ impl Scheduler {
         let cancel = CancellationToken::new();
         let deadline = spec.annotations.timeout.and_then(|timeout| now.checked_add(timeout));
         self.timeouts.extend(deadline.map(|at| (at, run)));
+        self.enters(id, Stage::Running);
         let Some(task) = self.tasks.get_mut(&id) else { return };
         task.phase = Phase::Running(run);
         let (session, attempt) = (task.session, task.attempt);
-        self.runs.insert(run, Run { task: id, session, worker: at, shape, cancel: cancel.clone(), paused: false, deadline });
+        let attempt_of =
+            Run { task: id, session, worker: at, shape, cancel: cancel.clone(), paused: false, since: now, paused_at: now, deadline };
+        self.runs.insert(run, attempt_of);
         self.tell(id, TaskState::Running { worker: name.clone(), attempt });
         self.effects.starts.push(Start { run, worker: at, worker_name: name, spec, inputs, attempt, cancel });
     }

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Ended, RunId, Scheduler, SessionId, TaskId, Todo,
+    load::{Share, Stage},
     shape::{GroupId, Rank},
 };
 
@@ -38,6 +39,7 @@ pub(super) struct Task {
     losses: u32,
     pub(super) attempt: u32,
     waiters: Vec<oneshot::Sender<Outcome>>,
+    pub(super) share: Share,
 }
 
 #[derive(Debug)]
@@ -106,6 +108,7 @@ impl Scheduler {
         let mut doom = None;
         let mut edges = Vec::with_capacity(spec.inputs.len() + spec.after.len());
         let mut missing = 0;
+        let mut waits_for = Vec::new();
         for input in spec.inputs.iter().chain(&spec.after) {
             let Some(&edge) = listener.keys.get(&input.key) else {
                 doom = doom.or_else(|| Some(TaskError::Refused(unknown(input.key))));
@@ -120,6 +123,7 @@ impl Scheduler {
                 _ => {
                     task.dependents.push((id, input.allow_failure));
                     missing += 1;
+                    waits_for.push(task.share);
                 }
             }
         }
@@ -137,7 +141,10 @@ impl Scheduler {
                 GroupId::MAX
             }
         };
+        let slots = self.groups.group(group).map_or(1, |group| group.shape.slots);
+        let share = self.tally.join(&spec.name, group, slots, &waits_for);
         let task = Task {
+            share,
             session,
             key: spec.key,
             name: spec.name.clone(),
@@ -191,12 +198,16 @@ impl Scheduler {
 
     /// An attempt ended. Ignored for attempts that were given up before.
     pub(crate) fn finish(&mut self, id: RunId, ended: Ended, now: Instant) {
+        self.pauses_no_more(id);
         let Some(run) = self.runs.remove(&id) else {
             self.effects.after.discard(ended);
             return;
         };
         self.vacate(id, &run);
         let current = self.tasks.get(&run.task).is_some_and(|task| matches!(task.phase, Phase::Running(now) if now == id));
+        if current && matches!(ended, Ended::Outcome(_)) {
+            self.completed(run.task, now.saturating_duration_since(run.since));
+        }
         match ended {
             ended if !current => self.effects.after.discard(ended),
             Ended::Outcome(Err(TaskError::Failed(failure))) => self.failed(run.task, failure, now),
@@ -210,6 +221,7 @@ impl Scheduler {
 
     /// The slot is taken from an attempt without its task's fault: if the task still wants to run, it does so elsewhere.
     pub(crate) fn give_up(&mut self, id: RunId, now: Instant) {
+        self.pauses_no_more(id);
         let Some(run) = self.runs.remove(&id) else { return };
         self.vacate(id, &run);
         self.effects.after.cancel.push(run.cancel.clone());
@@ -278,6 +290,7 @@ impl Scheduler {
     /// Into the queue. `why` it is there again; otherwise only what hinders it is told.
     fn make_ready(&mut self, id: TaskId, why: Option<String>, now: Instant) {
         let rank = self.rank(id);
+        self.enters(id, Stage::Ready);
         let Some(task) = self.tasks.get_mut(&id) else { return };
         task.phase = Phase::Ready;
         // Nobody waits for a result that was let go while the task ran: not tried again.
@@ -323,6 +336,8 @@ impl Scheduler {
             self.groups.remove(task.group, rank);
         }
         self.groups.leave(task.group);
+        self.enters(id, Stage::Over);
+        let Some(task) = self.tasks.get_mut(&id) else { return };
         task.phase = Phase::Final(outcome.clone());
         self.effects.after.specs.extend(task.spec.take());
         let (key, name) = (task.key, task.name.clone());

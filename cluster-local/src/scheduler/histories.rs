@@ -25,6 +25,7 @@ enum Act {
     Kill(prop::sample::Index),
     Stop(prop::sample::Index),
     Drain(prop::sample::Index),
+    Look,
     Pass(u64),
 }
 
@@ -46,6 +47,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => index().prop_map(Act::Stop),
         1 => index().prop_map(Act::Drain),
         1 => (1u64..40).prop_map(Act::Pass),
+        1 => Just(Act::Look),
     ]
 }
 
@@ -109,7 +111,7 @@ impl World {
             Act::Resume(at) if !running.is_empty() => {
                 let run = at.get(running.as_slice()).run;
                 self.resumed.insert(run);
-                scheduler.resume(run);
+                scheduler.resume(run, now);
             }
             Act::Launch if self.workers.len() < 3 => {
                 self.workers.push(self.next_worker);
@@ -122,6 +124,13 @@ impl World {
                 scheduler.worker_gone(id(worker), cause, now);
             }
             Act::Drain(at) if !self.workers.is_empty() => scheduler.drain_worker(id(*at.get(&self.workers)), now),
+            Act::Look => {
+                let seen = scheduler.look(now);
+                // Kinds only ever grow, and everything that is not over is told.
+                assert!(seen.load.groups.iter().all(|group| group.prefix < seen.load.prefixes.len()));
+                let listed: usize = seen.load.prefixes.iter().map(|prefix| prefix.running.len()).sum();
+                assert_eq!(listed as u64, seen.load.processing());
+            }
             Act::Pass(seconds) => {
                 self.bench.now += Duration::from_secs(*seconds);
                 let now = self.bench.now;
@@ -135,6 +144,7 @@ impl World {
 
     fn check(&mut self) {
         let scheduler = &self.bench.scheduler;
+        scheduler.check_tally();
         for worker in scheduler.workers.values() {
             worker.check();
             let running: Vec<_> = worker.runs.iter().map(|run| &scheduler.runs[run]).collect();

@@ -5,6 +5,7 @@
 
 mod dispatch;
 mod graph;
+mod load;
 mod reason;
 mod shape;
 mod workers;
@@ -28,7 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::workers::Place;
-use self::{graph::Task, shape::Groups, workers::Worker};
+use self::{graph::Task, load::Tally, shape::Groups, workers::Worker};
 
 /// Never used twice; ascending, so that it is a task's age as well.
 pub(crate) type TaskId = u64;
@@ -54,6 +55,7 @@ pub(crate) struct Scheduler {
     runs: HashMap<RunId, Run>,
     timeouts: BTreeSet<(Instant, RunId)>,
     next: u64,
+    tally: Tally,
     effects: Effects,
 }
 
@@ -72,6 +74,10 @@ struct Run {
     shape: Arc<shape::Shape>,
     cancel: CancellationToken,
     paused: bool,
+    /// When it began; later by as long as it paused.
+    since: Instant,
+    /// When it paused last.
+    paused_at: Instant,
     deadline: Option<Instant>,
 }
 
@@ -159,6 +165,7 @@ impl Scheduler {
             runs: HashMap::new(),
             timeouts: BTreeSet::new(),
             next: 0,
+            tally: Tally::default(),
             effects: Effects::default(),
         }
     }

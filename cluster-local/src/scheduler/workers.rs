@@ -211,20 +211,26 @@ impl Scheduler {
 
     /// The task waits for others: its slot, not its resources, is free meanwhile.
     pub(crate) fn pause(&mut self, run: RunId, now: Instant) {
-        self.set_paused(run, true);
+        self.set_paused(run, true, now);
         self.dispatch(now);
     }
 
-    pub(crate) fn resume(&mut self, run: RunId) {
-        self.set_paused(run, false);
+    pub(crate) fn resume(&mut self, run: RunId, now: Instant) {
+        self.set_paused(run, false, now);
     }
 
-    fn set_paused(&mut self, run: RunId, paused: bool) {
-        let Some(run) = self.runs.get_mut(&run) else { return };
-        if run.paused != paused
-            && let Some(worker) = self.workers.get_mut(&run.worker)
-        {
-            run.paused = paused;
+    fn set_paused(&mut self, id: RunId, paused: bool, now: Instant) {
+        if self.runs.get(&id).is_none_or(|run| run.paused == paused || !self.workers.contains_key(&run.worker)) {
+            return;
+        }
+        self.pauses(id, paused);
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        match paused {
+            true => run.paused_at = now,
+            false => run.since += now.saturating_duration_since(run.paused_at),
+        }
+        run.paused = paused;
+        if let Some(worker) = self.workers.get_mut(&run.worker) {
             let slots = i64::from(run.shape.slots);
             worker.free_slots += if paused { slots } else { -slots };
         }

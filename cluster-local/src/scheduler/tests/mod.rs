@@ -201,7 +201,7 @@ fn a_waiting_task_lends_its_slot() {
     bench.scheduler.pause(run, bench.now);
     bench.absorb();
     assert_eq!(bench.keys(), [1, 2]);
-    bench.scheduler.resume(run);
+    bench.scheduler.resume(run, bench.now);
     bench.done(2);
     assert_eq!(bench.keys(), [1], "over its number: nothing new before one of both ends");
     bench.done(1);
