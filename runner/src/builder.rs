@@ -32,6 +32,8 @@ pub struct Builder {
     class: Option<ClassRef>,
     kwargs: Kwargs,
     adapt: Option<Kwargs>,
+    /// What a configuration says about it.
+    adapting: Option<AdaptConfig>,
     address: Option<String>,
     client: Client,
     registry: Option<Registry>,
@@ -48,6 +50,7 @@ impl TaskRunner {
             class: None,
             kwargs: Kwargs::new(),
             adapt: None,
+            adapting: None,
             address: None,
             client: Client::Kwargs(Kwargs::new()),
             registry: None,
@@ -114,7 +117,8 @@ impl Builder {
         self
     }
 
-    /// Adaptive scaling between bounds: checked, and refused by this build, which has no scaler yet.
+    /// Lets the number of workers follow the work between bounds: see [`AdaptConfig`] for the names. `{}` means on, with defaults.
+    /// `n_workers` is then only the number to begin with, as far as the bounds allow; without it, it begins with the minimum.
     pub fn adapt_kwargs(mut self, kwargs: impl Into<Kwargs>) -> Self {
         self.adapt = Some(kwargs.into());
         self
@@ -156,6 +160,11 @@ impl Builder {
             config::Mode::Temporary { class, kwargs, .. } => (Some(class.as_str().into()), kwargs.clone(), None),
             config::Mode::Existing { address } => (None, Kwargs::new(), Some(address.to_string())),
         };
+        self.adapt = None;
+        self.adapting = match &config.mode {
+            config::Mode::Temporary { adapt, .. } => adapt.clone(),
+            config::Mode::Existing { .. } => None,
+        };
         self.client = Client::Parsed(Box::new(config.client.clone()));
         self.config = Some(config.clone());
         self
@@ -164,22 +173,21 @@ impl Builder {
     /// The runner. Everything that can be checked without creating anything is checked here.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownClass`]; [`ErrorKind::ConfigInvalid`] with every mistake in the keyword arguments, or a class beside an
-    /// address; [`ErrorKind::Unsupported`] for adaptive scaling.
+    /// [`ErrorKind::UnknownClass`]; [`ErrorKind::ConfigInvalid`] with every mistake in the keyword arguments, or a class or
+    /// adaptive scaling beside an address.
     pub fn build(mut self) -> Result<TaskRunner> {
         match self.config.take() {
-            Some(config) => config.check_supported().and_then(|()| self.checked()).map_err(|error| config.explain(&error)),
+            Some(config) => self.checked().map_err(|error| config.explain(&error)),
             None => self.checked(),
         }
     }
 
     fn checked(self) -> Result<TaskRunner> {
         self.check_mode()?;
-        if let Some(adapt) = self.adapt {
-            AdaptConfig::parse(adapt).map_err(|error| error.under("adapt_kwargs"))?;
-            let error = Error::new(ErrorKind::Unsupported, "adapt_kwargs: this build has no scaler yet");
-            return Err(error.with_hint("leave out `adapt_kwargs`; use `n_workers` in `cluster_kwargs`"));
-        }
+        let adapt = match self.adapt {
+            Some(kwargs) => Some(AdaptConfig::parse(kwargs).map_err(|error| error.under("adapt_kwargs"))?),
+            None => self.adapting,
+        };
         let client = match self.client {
             Client::Kwargs(kwargs) => ClientConfig::parse(kwargs).map_err(|error| error.under("client_kwargs"))?,
             Client::Parsed(client) => *client,
@@ -202,6 +210,7 @@ impl Builder {
         };
         let registry = self.registry.unwrap_or_else(Registry::with_builtins);
         let (mut options, scope) = (self.options, self.scope);
+        options.adapt = adapt.or(options.adapt);
         options.connect = connect::with_dask(options.connect, &client, security, matches!(mode, Mode::Temporary { .. }));
         let runner = TaskRunner(Arc::new(Inner { mode, registry, options, scope, shared: Mutex::default() }));
         runner.recipe()?; // made again for each run; here for its complaints
@@ -212,7 +221,8 @@ impl Builder {
         let Some(address) = &self.address else { return Ok(()) };
         let class = self.class.as_ref().map(|class| format!("`cluster_class` ({class:?})"));
         let kwargs = (self.kwargs != Kwargs::new()).then(|| "`cluster_kwargs`".to_owned());
-        let adapt = self.adapt.is_some().then(|| "`adapt_kwargs`".to_owned());
+        let adapts = self.adapt.is_some() || self.options.adapt.is_some();
+        let adapt = adapts.then(|| "`adapt_kwargs`".to_owned());
         let beside: Vec<_> = [class, kwargs, adapt].into_iter().flatten().collect();
         if beside.is_empty() {
             return Ok(());

@@ -55,8 +55,9 @@ fn what_this_build_cannot_do_is_refused_before_anything_is_created() {
     let place = Place::new(&[("flow.yaml", FLOW)]);
     let tls = refused(&place, &["run", "flow.yaml", "--address", "tls://10.0.0.1:8786"]);
     assert!(tls.contains("tls://10.0.0.1:8786 needs certificates") && tls.contains("tls_ca_file"), "{tls}");
-    let adapt = refused(&Place::new(&[("flow.yaml", FLOW)]).env("REMUDA_ADAPT_KWARGS", r#"{"minimum": 1}"#), &["run", "flow.yaml"]);
-    assert!(adapt.contains("environment REMUDA_ADAPT_KWARGS: adapt_kwargs: this build has no scaler yet"), "{adapt}");
+    let wrong = Place::new(&[("flow.yaml", FLOW)]).env("REMUDA_ADAPT_KWARGS", r#"{"minimum": 2, "maximum": 1}"#);
+    let adapt = refused(&wrong, &["run", "flow.yaml"]);
+    assert!(adapt.contains("environment REMUDA_ADAPT_KWARGS") && adapt.contains("`minimum` (2) is more than `maximum` (1)"), "{adapt}");
     let both = refused(&place, &["run", "flow.yaml", "--address", "tcp://h:1", "--cluster-class", "local::LocalCluster"]);
     assert!(both.contains("`address` (--address)") && both.contains("`cluster_class` (--cluster-class)"), "{both}");
 }

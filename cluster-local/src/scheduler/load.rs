@@ -124,6 +124,11 @@ impl Tally {
         Share { batch: id, weight }
     }
 
+    /// Whether somebody adapts the workers to what is told.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watched
+    }
+
     fn prefix(&mut self, name: &Arc<str>) -> usize {
         if let Some((last, prefix)) = &self.last
             && Arc::ptr_eq(last, name)

@@ -79,6 +79,7 @@ impl Scheduler {
         let hopeless = !starting().any(|worker| worker.could_run(shape));
         let reason = if live().next().is_none() {
             match (self.planned, starting().count()) {
+                (_, 0) if self.tally.is_watched() => "no workers now: adaptive scaling starts them".to_owned(),
                 (0, 0) => "the cluster has no workers (`n_workers` is 0)".to_owned(),
                 (planned, 0) => format!("no workers: 0 of {planned} are there"),
                 (planned, starting) => format!("no workers yet: 0 of {} joined", (planned as usize).max(starting)),

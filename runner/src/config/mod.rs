@@ -88,26 +88,6 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
-    /// Whether this build can do it. To be asked before anything is created.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unsupported`], naming where the key was set.
-    pub fn check_supported(&self) -> Result<(), Error> {
-        match &self.mode {
-            Mode::Temporary { adapt: Some(_), .. } => Err(self.refuse(
-                "adapt_kwargs",
-                "this build has no scaler yet".into(),
-                "leave out `adapt_kwargs`; use `n_workers` in `cluster_kwargs`",
-            )),
-            Mode::Temporary { .. } | Mode::Existing { .. } => Ok(()),
-        }
-    }
-
-    fn refuse(&self, key: &str, text: String, hint: &str) -> Error {
-        let place = self.origin(key).map(ToString::to_string).unwrap_or_default();
-        Error::new(ErrorKind::Unsupported, format!("{}{text}", mistakes::at(&place, key))).with_hint(hint)
-    }
-
     /// Where the value that counts for `key` (`cluster_class`, `cluster_kwargs.n_workers`) came from.
     #[must_use]
     pub fn origin(&self, key: &str) -> Option<&Origin> {

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use serde_json::json;
 
@@ -65,7 +65,7 @@ fn a_named_mode_replaces_the_lower_one_whole() {
     insta::assert_snapshot!(config.show(true));
     let config = resolve(vec![file(below), flags(None, &[], Some("tcp://h:8786"))]).unwrap();
     assert_eq!(config.mode, Mode::Existing { address: Address::parse("tcp://h:8786").unwrap() });
-    assert!(config.check_supported().is_ok() && config.notices.is_empty(), "{config:?}");
+    assert!(config.notices.is_empty(), "{config:?}");
     assert_eq!(config.client.timeout.unwrap().0, std::time::Duration::from_secs(5));
     let config = resolve(vec![file(below), flags(Some("local::LocalCluster"), &[], None)]).unwrap();
     assert_eq!(config.notices, ["client_kwargs.timeout (remuda.yaml:4:17) has no meaning on the embedded engine: there is no connection"]);
@@ -143,11 +143,13 @@ fn every_mistake_of_every_layer_is_told_at_once() {
 }
 
 #[test]
-fn adapt_kwargs_are_checked_then_refused() {
-    let config = resolve(vec![file("adapt_kwargs: {}")]).unwrap();
-    insta::assert_snapshot!(config.check_supported().unwrap_err().report());
+fn adapt_kwargs_are_checked_and_null_takes_them_back() {
+    let adapt = |config: RunConfig| if let Mode::Temporary { adapt, .. } = config.mode { adapt } else { None };
+    assert_eq!(adapt(resolve(vec![file("adapt_kwargs: {}")]).unwrap()), Some(AdaptConfig::default()));
+    let some = adapt(resolve(vec![file("adapt_kwargs: {minimum: 1, maximum: null, interval: 500ms}")]).unwrap()).unwrap();
+    assert_eq!((some.minimum, some.maximum, some.interval.0), (Some(1), None, Duration::from_millis(500)));
     let off = resolve(vec![file("adapt_kwargs: {minimum: 1}"), environment(&[("REMUDA_ADAPT_KWARGS", "null")])]).unwrap();
-    assert!(off.check_supported().is_ok(), "{off:?}");
+    assert_eq!(adapt(off), None);
     insta::assert_snapshot!(error(vec![file("adapt_kwargs: {minimum: 5, maximum: 2}")]));
     insta::assert_snapshot!(error(vec![file("adapt_kwargs:\n  minimum: -1\n  maximum: 2.5")]));
 }

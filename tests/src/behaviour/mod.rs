@@ -12,6 +12,7 @@
 //! # }
 //! ```
 
+mod adaptive;
 mod faults;
 mod kinds;
 mod lifecycle;
@@ -51,6 +52,8 @@ pub enum Ability {
     Crashes,
     /// Workers are added and removed while tasks run.
     Scale,
+    /// The scheduler tells its load, so that the number of workers can follow the work.
+    Adaptive,
     /// Workers carry abstract resources.
     Resources,
     /// Slots of one worker can be counted: `threads_per_worker`, and `slots: 0` of a task.
@@ -74,6 +77,7 @@ impl fmt::Display for Ability {
             Self::Processes => "processes",
             Self::Crashes => "crashes",
             Self::Scale => "scale",
+            Self::Adaptive => "adaptive",
             Self::Resources => "resources",
             Self::Slots => "slots",
             Self::WideTasks => "wide-tasks",
@@ -216,7 +220,7 @@ macro_rules! cases {
 pub(crate) use cases;
 
 fn all() -> impl Iterator<Item = &'static Case> {
-    [lifecycle::CASES, tasks::CASES, scheduling::CASES, faults::CASES, kinds::CASES].into_iter().flatten()
+    [lifecycle::CASES, adaptive::CASES, tasks::CASES, scheduling::CASES, faults::CASES, kinds::CASES].into_iter().flatten()
 }
 
 /// Names of all cases, in the order in which they run.
