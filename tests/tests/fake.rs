@@ -17,6 +17,7 @@ fn subject(make: impl Fn(FakeCluster) -> FakeCluster + Send + Sync + 'static) ->
         Ability::SharedMemory,
         Ability::Crashes,
         Ability::Scale,
+        Ability::Adaptive,
         Ability::Resources,
         Ability::Slots,
         Ability::WideTasks,

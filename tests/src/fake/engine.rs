@@ -10,7 +10,8 @@ use std::{
 
 use async_trait::async_trait;
 use remuda_core::{
-    engine::{Engine, Session, TaskEvents, WorkerChange, WorkerChanges},
+    adaptive::{Group, Load, Prefix},
+    engine::{Engine, Observation, Session, TaskEvents, WorkerChange, WorkerChanges, WorkerLoad},
     error::{Error, ErrorKind, Result},
     task::{Annotations, Crash, Job, Key, Outcome, TaskError, TaskEvent, TaskScope, TaskSpec, TaskState, Work},
     value::Value,
@@ -478,6 +479,28 @@ impl Engine for FakeEngine {
         let _ = tokio::time::timeout(deadline, all).await;
         let state = self.state();
         Ok(workers.iter().filter(|name| idle(&state, name)).cloned().collect())
+    }
+
+    async fn load(&self) -> Result<Observation> {
+        let state = self.state();
+        let mut load = Load::default();
+        for ((session, _), task) in state.tasks.iter().filter(|(_, task)| !task.is_final()) {
+            let runs = matches!(task.place, Place::On { .. });
+            let ready = !runs && task.spec.inputs.iter().all(|input| state.tasks.get(&(*session, input.key)).is_none_or(Task::is_final));
+            let waits = !runs && !ready;
+            let [waiting, ready, processing] = [waits, ready, runs].map(u64::from);
+            load.groups.push(Group { id: task.order, waiting, ready, processing, ..Group::default() });
+        }
+        // All are of one kind, which never ends: the policy is cautious with what it does not know.
+        load.prefixes.push(Prefix { arrived: state.submitted, ..Prefix::default() });
+        let on = |name: &str| state.tasks.values().filter(|task| task.is_on(name)).count() as u32;
+        let workers = state.workers.iter().map(|(name, worker)| WorkerLoad {
+            name: name.clone(),
+            slots: worker.slots,
+            processing: on(name),
+            ..WorkerLoad::default()
+        });
+        Ok(Observation { load, workers: workers.collect() })
     }
 
     fn changes(&self) -> WorkerChanges {
