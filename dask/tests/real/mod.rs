@@ -1,7 +1,14 @@
 //! Real Dask processes: the `dask` on the PATH, or the one that `REMUDA_DASK` names.
 //!
 //! Where there is none a test is skipped by name; with `dask` in `REMUDA_REQUIRE` that is a failure.
-#![allow(dead_code, unreachable_pub, clippy::print_stdout, reason = "each test program uses some of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::expect_used,
+    reason = "each test program uses some of it"
+)]
 
 use std::{collections::BTreeMap, ffi::OsStr, path::Path, process::Stdio, time::Duration};
 
@@ -81,9 +88,19 @@ impl Running {
             panic!("{command:?} ended before {sign:?}:\n{}", log.join("\n"));
         });
         let said = said.await.unwrap_or_else(|_| panic!("no {sign:?} after {PATIENCE:?}"));
-        // A full pipe would stop it.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        // A full pipe would stop it; what it says is shown where a test fails.
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                eprintln!("dask: {line}");
+            }
+        });
         Self { child, said }
+    }
+
+    /// By the name that `kill` has for it, as in `-TERM`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().expect("it runs").to_string();
+        assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
     pub async fn scheduler(directory: &Path) -> (Self, Address) {

@@ -1,6 +1,6 @@
 //! A cluster of Dask's own processes, and the driver's side of a session written out by hand.
 
-use std::{collections::BTreeMap, path::Path, process::Stdio, time::Duration};
+use std::collections::BTreeMap;
 
 use remuda_dask::{
     Address, Comm, ConnectOptions, Rpc,
@@ -12,14 +12,9 @@ use remuda_dask::{
 };
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-    time::timeout,
-};
+use tokio::time::timeout;
 
-/// Importing Dask on a busy machine takes its time.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+use crate::real::{PATIENCE, Running};
 
 /// Functions that tasks call, put beside the workers.
 const MODULE: &str = "
@@ -51,70 +46,6 @@ def leave(code):
     sys.exit(code)
 ";
 
-fn dask() -> Command {
-    let program = std::env::var_os("REMUDA_DASK").unwrap_or_else(|| "dask".into());
-    let mut command = Command::new(program);
-    command.stdin(Stdio::null()).kill_on_drop(true).env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONUNBUFFERED", "1");
-    command
-}
-
-/// Whether this test can be run here. Says so where not.
-pub(crate) async fn can_run(test: &str) -> bool {
-    let asked = dask().args(["scheduler", "--version"]).output().await;
-    let missing = match asked {
-        Ok(output) if output.status.success() => return true,
-        Ok(output) => format!("`dask scheduler --version` failed: {}", String::from_utf8_lossy(&output.stderr).trim()),
-        Err(error) => format!("`dask` cannot be started: {error}"),
-    };
-    let required = std::env::var("REMUDA_REQUIRE").unwrap_or_default();
-    assert!(required.split(',').all(|word| word.trim() != "dask"), "REMUDA_REQUIRE names dask, and it is missing: {missing}");
-    println!("skipped {test}: {missing}");
-    false
-}
-
-/// A process of Dask's that is through with starting.
-pub(crate) struct Running {
-    pub(crate) child: Child,
-    said: String,
-}
-
-impl Running {
-    async fn start(args: &[&str], env: &[(&str, &str)], directory: &Path, sign: &str) -> Self {
-        let mut command = dask();
-        command.args(args).envs(env.iter().copied()).current_dir(directory).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut log = Vec::new();
-        let said = timeout(PATIENCE, async {
-            while let Some(line) = lines.next_line().await.unwrap() {
-                if let Some((_, said)) = line.split_once(sign) {
-                    return said.trim().to_owned();
-                }
-                log.push(line);
-            }
-            panic!("dask {args:?} ended before {sign:?}:\n{}", log.join("\n"));
-        });
-        let said = said.await.unwrap_or_else(|_| panic!("dask {args:?} is not ready after {PATIENCE:?}"));
-        // A full pipe would stop it; what it says is shown where a test fails.
-        tokio::spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                eprintln!("dask: {line}");
-            }
-        });
-        Self { child, said }
-    }
-
-    /// Kills it; the scheduler notices the end of its connections.
-    pub(crate) async fn end(mut self) {
-        self.child.kill().await.unwrap();
-    }
-
-    pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.id().expect("it runs").to_string();
-        assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
-    }
-}
-
 /// A scheduler and its workers; they end with this.
 pub(crate) struct Cluster {
     pub(crate) directory: TempDir,
@@ -128,7 +59,7 @@ impl Cluster {
         let directory = TempDir::new().unwrap();
         std::fs::write(directory.path().join("flow_tasks.py"), MODULE).unwrap();
         let args = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"];
-        let scheduler = Running::start(&args, env, directory.path(), "Scheduler at:").await;
+        let scheduler = Running::start(&args, &variables(env), directory.path(), "Scheduler at:").await;
         let address = scheduler.said.parse().unwrap();
         Self { directory, scheduler, workers: BTreeMap::new(), address }
     }
@@ -146,7 +77,7 @@ impl Cluster {
         let mut args = vec!["worker", &to, "--host", "127.0.0.1", "--nthreads", "1", "--name", name, "--no-nanny"];
         args.extend(["--dashboard-address", "127.0.0.1:0"]);
         args.extend(more);
-        let worker = Running::start(&args, env, self.directory.path(), "Registered to:").await;
+        let worker = Running::start(&args, &variables(env), self.directory.path(), "Registered to:").await;
         self.workers.insert(name.to_owned(), worker);
     }
 
@@ -182,6 +113,10 @@ impl Cluster {
         }
         definition
     }
+}
+
+fn variables(env: &[(&str, &str)]) -> BTreeMap<String, String> {
+    env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 /// Kills what a test that failed has left.
