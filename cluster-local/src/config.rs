@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::Options,
+    kwargs::Workers,
     machine,
     manager::LocalCluster,
     scheduler::Limits,
@@ -81,26 +82,8 @@ const GRACE: Duration = Duration::from_secs(1);
 impl LocalConfig {
     /// Fills in what was left out, and says everything that is wrong.
     pub(crate) fn resolve(&self) -> Result<Options> {
-        let mut mistakes = Vec::new();
-        let mut wrong = |path: String, text: String| mistakes.push(Mistake::new(path, text));
-        for (name, value) in [("n_workers", self.n_workers), ("threads_per_worker", self.threads_per_worker)] {
-            if value.is_some_and(|n| n > MOST) {
-                wrong(name.into(), format!("expected at most {MOST}, found {}", value.unwrap_or_default()));
-            }
-        }
-        if self.threads_per_worker == Some(0) {
-            wrong("threads_per_worker".into(), "expected at least 1, found 0".into());
-        }
-        for (name, value) in &self.resources {
-            if !value.is_finite() || *value <= 0.0 {
-                wrong(format!("resources.{name}"), format!("expected a number above 0, found {value}"));
-            }
-        }
-        for (name, value) in &self.env {
-            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-                wrong(format!("env.{name}"), "this cannot be an environment variable".into());
-            }
-        }
+        let (n_workers, threads_per_worker) = (self.n_workers, self.threads_per_worker);
+        let mut mistakes = Workers { n_workers, threads_per_worker, resources: &self.resources, env: &self.env }.check();
         let (n_workers, slots) = machine::split(self.n_workers, self.threads_per_worker, self.processes, machine::cpu_count());
         let memory = machine::memory();
         let limit = self.memory_limit.bytes(n_workers, memory);
@@ -133,9 +116,6 @@ impl LocalConfig {
         }
     }
 }
-
-/// Workers, and slots of each: beyond this it is a slip of the finger.
-const MOST: u32 = 10_000;
 
 #[cfg(test)]
 mod tests {

@@ -1,33 +1,15 @@
 //! Tasks of tasks on a real Dask with one slot: Rust tasks through a session of their own, Python tasks through Dask's client.
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like a test")]
 
+mod dask_tasks;
+
 use std::sync::Arc;
 
 use remuda::{ClusterOptions, TaskContext, TaskRunner, command, python};
 use remuda_dask::DaskConnect;
 use remuda_tests::dask::{Dask, PATIENCE, Site, available};
 
-const MODULE: &str = "
-from distributed import get_client, get_worker, rejoin, secede, worker_client
-
-def inc(x):
-    return x + 1
-
-def by_client(n):
-    client = get_client()
-    futures = client.map(inc, range(n))
-    secede()
-    total = sum(client.gather(futures))
-    rejoin()
-    return total
-
-def by_worker_client(n):
-    with worker_client() as client:
-        return sum(client.gather(client.map(inc, range(n))))
-
-def where():
-    return str(get_worker().name)
-";
+use self::dask_tasks::{MODULE, inc, many};
 
 /// A cluster of one slot, or `None` where there is no Dask.
 async fn one_slot(test: &str) -> Option<(Dask, TaskRunner)> {
@@ -41,11 +23,6 @@ async fn one_slot(test: &str) -> Option<(Dask, TaskRunner)> {
 }
 
 #[remuda::task]
-fn inc(x: i64) -> i64 {
-    x + 1
-}
-
-#[remuda::task]
 fn fibonacci(cx: &TaskContext, n: u64) -> anyhow::Result<u64> {
     if n < 2 {
         return Ok(n);
@@ -53,13 +30,6 @@ fn fibonacci(cx: &TaskContext, n: u64) -> anyhow::Result<u64> {
     let flow = cx.flow()?;
     let (a, b) = (flow.submit(fibonacci(n - 1)), flow.submit(fibonacci(n - 2)));
     Ok(*a.wait()? + *b.wait()?)
-}
-
-#[remuda::task]
-async fn many(cx: &TaskContext, n: i64) -> anyhow::Result<i64> {
-    let flow = cx.flow()?;
-    let parts = flow.map(inc, 0..n)?;
-    Ok(flow.gather(parts).await?.into_iter().sum())
 }
 
 #[remuda::task]

@@ -1,6 +1,8 @@
 //! Certificates, and the program that the user names for Rust tasks: the runner on real Dask.
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like a test")]
 
+mod dask_tasks;
+
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt, path::Path};
 
 use remuda::{ErrorKind, Kwargs, TaskContext, TaskRunner, command, python};
@@ -10,18 +12,7 @@ use remuda_tests::dask::{Dask, Site, available};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const MODULE: &str = "
-from distributed import get_client, secede
-
-def inc(x):
-    return x + 1
-
-def by_client(n):
-    client = get_client()
-    futures = client.map(inc, range(n))
-    secede()
-    return sum(client.gather(futures))
-";
+use self::dask_tasks::{MODULE, inc, many};
 
 fn environment(material: &Material, role: Role) -> Vec<(String, String)> {
     material.environment(role).into_iter().collect()
@@ -39,25 +30,13 @@ fn site(material: &Material) -> Site {
 }
 
 #[remuda::task]
-fn inc(x: i64) -> i64 {
-    x + 1
-}
-
-#[remuda::task]
 fn blob(size: usize) -> Vec<u8> {
     vec![7; size]
 }
 
 #[remuda::task]
-async fn nested(cx: &TaskContext, n: i64) -> anyhow::Result<i64> {
-    let flow = cx.flow()?;
-    let parts = flow.map(inc, 0..n)?;
-    Ok(flow.gather(parts).await?.into_iter().sum())
-}
-
-#[remuda::task]
 async fn nested_twice(cx: &TaskContext) -> anyhow::Result<i64> {
-    Ok(cx.flow()?.submit(nested(3)).await?)
+    Ok(cx.flow()?.submit(many(3)).await?)
 }
 
 /// Tasks of each kind, tasks of tasks, small results and large ones.
@@ -69,7 +48,7 @@ async fn everything(runner: &TaskRunner) {
         assert_eq!(said.await?.to_string(), "42");
         assert_eq!(flow.gather(flow.map(inc, 0..200)?).await?.into_iter().sum::<i64>(), 20_100);
         assert_eq!(flow.submit(blob(3_000_000)).await?.len(), 3_000_000);
-        assert_eq!(flow.submit(nested(10)).await?, 55);
+        assert_eq!(flow.submit(many(10)).await?, 55);
         Ok(())
     });
     run.await.unwrap();

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DaskCluster, level::LogLevel, refused};
 use crate::{
+    kwargs::Workers,
     machine,
     units::{self, MemoryLimit},
 };
@@ -155,9 +156,6 @@ pub(crate) struct Plan {
     pub(crate) host: Option<String>,
 }
 
-/// Workers, and threads of each: beyond this it is a slip of the finger.
-const MOST: u32 = 10_000;
-
 impl DaskConfig {
     /// Fills in what was left out, and says everything that is wrong.
     pub(crate) fn resolve(self) -> Result<Plan> {
@@ -198,18 +196,9 @@ impl DaskConfig {
     }
 
     fn check_numbers(&self, wrong: &mut Vec<Mistake>) {
-        for (name, value) in [("n_workers", self.n_workers), ("threads_per_worker", self.threads_per_worker)] {
-            if let Some(n) = value.filter(|n| *n > MOST) {
-                wrong.push(Mistake::new(name, format!("expected at most {MOST}, found {n}")));
-            }
-        }
-        if self.threads_per_worker == Some(0) {
-            wrong.push(Mistake::new("threads_per_worker", "expected at least 1, found 0"));
-        }
-        for (name, value) in &self.resources {
-            if !value.is_finite() || *value <= 0.0 {
-                wrong.push(Mistake::new(format!("resources.{name}"), format!("expected a number above 0, found {value}")));
-            }
+        let (n_workers, threads_per_worker) = (self.n_workers, self.threads_per_worker);
+        wrong.extend(Workers { n_workers, threads_per_worker, resources: &self.resources, env: &self.env }.check());
+        for name in self.resources.keys() {
             if name.is_empty() || name.contains(|c: char| c.is_whitespace() || matches!(c, ',' | '=')) {
                 let text = "the name of a resource goes to Dask's command line, where blanks, `,` and `=` stand between the resources";
                 wrong.push(Mistake::new(format!("resources.{name}"), text));
@@ -227,11 +216,6 @@ impl DaskConfig {
     }
 
     fn check_texts(&self, wrong: &mut Vec<Mistake>) {
-        for (name, value) in &self.env {
-            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-                wrong.push(Mistake::new(format!("env.{name}"), "this cannot be an environment variable"));
-            }
-        }
         let given = [
             ("python", &self.python),
             ("task_host", &self.task_host),
