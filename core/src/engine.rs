@@ -199,6 +199,8 @@ pub enum WorkerChange {
         /// sign of a crash loop.
         busy: bool,
     },
+    /// What whoever waits should know: that the scheduler does not answer, that a result waits for workers. Nothing follows from it.
+    Note(String),
     /// The scheduler itself is gone: no task of any session will end any more.
     SchedulerLost(Error),
 }

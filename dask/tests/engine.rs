@@ -345,6 +345,54 @@ async fn what_a_dead_driver_held_is_let_go_when_its_lease_is_over() {
     bench.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_closes_while_its_connection_is_cut_leaves_nothing() {
+    let options = DaskOptions { lease: Duration::from_secs(3600), refused: PATIENCE, ..alone() };
+    let Some(mut bench) =
+        Bench::start_behind_a_proxy("a_session_that_closes_while_its_connection_is_cut_leaves_nothing", &["a"], options).await
+    else {
+        return;
+    };
+    let session = bench.session().await;
+    let mut events = session.events();
+    session.submit(vec![bench::with(0, "builtins:int", &1), bench::with(1, "time:sleep", &600)]);
+    assert!(matches!(finals(&mut events, 1).await[&0], TaskState::Done(_)));
+    bench.proxy().close();
+    bench.proxy().open();
+    bench.end_session(session).await;
+    timeout(PATIENCE, async {
+        while bench.tasks_at_dask().await > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it does not wait for the lease");
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scheduler_that_is_stopped_is_told_of() {
+    let options = DaskOptions { lease: Duration::from_secs(4), ..alone() };
+    let Some(mut bench) = Bench::start_with("a_scheduler_that_is_stopped_is_told_of", &["a"], options).await else { return };
+    let session = bench.session().await;
+    let mut changes = bench.engine().changes();
+    let mut told = async |part: &str| loop {
+        match timeout(PATIENCE, changes.recv()).await.expect("it is told") {
+            Some(WorkerChange::Note(text)) if text.contains(part) => return,
+            Some(WorkerChange::Joined { .. } | WorkerChange::Note(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    bench.signal_scheduler("-STOP");
+    told("does not answer since").await;
+    bench.signal_scheduler("-CONT");
+    told("answers again").await;
+    session.submit(vec![bench::with(0, "builtins:int", &1)]);
+    assert!(session.gather(&[Key(0)]).await.is_ok(), "nothing is lost");
+    bench.end_session(session).await;
+    bench.end().await;
+}
+
 /// Each call is a task of Dask's.
 fn alone() -> DaskOptions {
     DaskOptions { batch: Some(1), ..DaskOptions::default() }

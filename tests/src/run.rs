@@ -303,6 +303,7 @@ impl Roll {
             WorkerChange::Joined { name, slots, .. } => drop(self.here.insert(name.clone(), *slots)),
             WorkerChange::Left { name, .. } => drop(self.here.remove(name)),
             WorkerChange::SchedulerLost(_) => self.here.clear(),
+            WorkerChange::Note(_) => {}
         }
         change
     }

@@ -400,6 +400,7 @@ fn changed(change: WorkerChange) -> Input {
     match change {
         WorkerChange::Joined { name, host, slots } => Input::Joined { name, host, slots },
         WorkerChange::Left { name, reason, busy } => Input::Left { name, reason, busy },
+        WorkerChange::Note(text) => Input::Note(text),
         WorkerChange::SchedulerLost(error) => Input::SchedulerLost(error),
     }
 }

@@ -181,6 +181,12 @@ impl Inner {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Something that whoever waits should know.
+    pub(crate) fn note(&self, text: &str) {
+        tracing::info!(address = %self.address, text, "told");
+        self.workers().listeners.retain(|listener| listener.send(WorkerChange::Note(text.to_owned())).is_ok());
+    }
+
     /// The scheduler is gone, for good.
     pub(crate) fn lose(&self, error: &Error) {
         let mut workers = self.workers();

@@ -1,6 +1,10 @@
 //! The comings and goings of workers, for as long as the engine or one of its sessions is there.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use remuda_core::{
     engine::WorkerChange,
@@ -18,6 +22,42 @@ use crate::{
     },
     shim,
 };
+
+/// Between two signs of life, at most: each is answered.
+const BEAT: Duration = Duration::from_secs(2);
+/// A scheduler that is stopped keeps its connections, and says nothing. One whose loop is held up by somebody's large graph does neither.
+const SILENT: Duration = Duration::from_secs(12);
+
+/// Signs of life that were not answered. Counted, not measured: our own process may have been stopped as well.
+#[derive(Debug)]
+struct Silence {
+    beat: Duration,
+    limit: Duration,
+    unanswered: u32,
+    is_told: bool,
+}
+
+impl Silence {
+    fn new(beat: Duration, limit: Duration) -> Self {
+        Self { beat, limit, unanswered: 0, is_told: false }
+    }
+
+    /// One more was sent. Returns how long there was no answer, once.
+    fn asked(&mut self) -> Option<Duration> {
+        // The one that was just sent cannot have been answered.
+        let silent = self.beat * self.unanswered;
+        self.unanswered = self.unanswered.saturating_add(1);
+        let is_news = silent >= self.limit && !self.is_told;
+        self.is_told |= is_news;
+        is_news.then_some(silent)
+    }
+
+    /// Returns whether the silence had been told.
+    fn heard(&mut self) -> bool {
+        self.unanswered = 0;
+        std::mem::take(&mut self.is_told)
+    }
+}
 
 /// A connection on which the scheduler tells its workers, those that are there first.
 pub(super) async fn attach(inner: &Inner) -> Result<Comm> {
@@ -77,23 +117,42 @@ async fn again(inner: &Inner) -> Result<Comm> {
 async fn serve(inner: &Inner, comm: Comm) -> Error {
     let (mut reader, mut writer) = comm.split();
     let mut first = true;
+    let beat = (inner.options.lease / 4).clamp(Duration::from_millis(50), BEAT);
+    let silence = Mutex::new(Silence::new(beat, SILENT.min(inner.options.lease / 2)));
+    let heard = |silence: &Mutex<Silence>| {
+        if silence.lock().unwrap_or_else(PoisonError::into_inner).heard() {
+            inner.note(&format!("the scheduler at {} answers again", inner.address));
+        }
+    };
     let read = async {
         loop {
             match reader.read().await {
-                Ok(Some(message)) => take(inner, &message, std::mem::take(&mut first)),
+                Ok(Some(message)) => {
+                    heard(&silence);
+                    take(inner, &message, std::mem::take(&mut first));
+                }
                 Ok(None) => return Error::new(ErrorKind::Unavailable, "the scheduler closed the connection"),
                 Err(error) => return error,
             }
         }
     };
     let write = async {
-        let mut tick = interval((inner.options.lease / 4).max(Duration::from_millis(50)));
+        let mut tick = interval(beat);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let alive: Message = map([("t", "alive".into())]).into();
         loop {
             tick.tick().await;
             if let Err(error) = writer.write(&alive).await {
                 return error;
+            }
+            let silent = silence.lock().unwrap_or_else(PoisonError::into_inner).asked();
+            if let Some(since) = silent {
+                let text = format!(
+                    "the scheduler at {} does not answer since {} s; its host or process may be stopped, or it is very busy",
+                    inner.address,
+                    since.as_secs()
+                );
+                inner.note(&text);
             }
         }
     };
@@ -163,5 +222,22 @@ impl Workers {
         if address.is_some_and(|address| self.known.remove(&address).is_some()) {
             self.tell(&WorkerChange::Left { name: name.to_owned(), reason: reason.to_owned(), busy });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_scheduler_is_told_of_once_and_when_it_is_over() {
+        let mut silence = Silence::new(Duration::from_secs(2), SILENT);
+        for _ in 0..100 {
+            assert!(silence.asked().is_none() && !silence.heard());
+        }
+        let told: Vec<_> = (0..20).map(|_| silence.asked()).collect();
+        assert_eq!(told.iter().flatten().collect::<Vec<_>>(), [&SILENT]);
+        assert_eq!(told.iter().position(Option::is_some), Some(6), "as soon as it has lasted for so long");
+        assert!(silence.heard() && !silence.heard());
     }
 }

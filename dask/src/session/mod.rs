@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// There is something to send.
     pub(crate) due: Notify,
+    /// Nobody wants anything of it any more.
+    pub(crate) closing: CancellationToken,
     /// The connection has ended, for good.
     pub(crate) ended: CancellationToken,
 }
@@ -85,11 +87,17 @@ impl Shared {
             effects.settled.iter().filter_map(|key| state.waiters.remove(key)).flatten().for_each(|waiter| _ = waiter.send(()));
         }
         drop(state);
+        effects.notes.iter().for_each(|text| self.inner.note(text));
         effects.checks.into_iter().for_each(|gate| self.ask(gate));
         if effects.is_due {
             self.due.notify_one();
         }
         result
+    }
+
+    fn close(self: &Arc<Self>) {
+        self.update(Book::close);
+        self.closing.cancel();
     }
 
     /// The books hear the answer.
@@ -141,8 +149,8 @@ impl DaskSession {
         let mut book = Book::new(inner.options.batch);
         book.set_slots(*inner.slots.borrow());
         let state = State { book, listener, waiters: HashMap::new() };
-        let (due, ended) = (Notify::new(), CancellationToken::new());
-        let shared = Arc::new(Shared { inner, id, state: Mutex::new(state), due, ended });
+        let (due, closing, ended) = (Notify::new(), CancellationToken::new(), CancellationToken::new());
+        let shared = Arc::new(Shared { inner, id, state: Mutex::new(state), due, closing, ended });
         let attached = stream::attach(&shared, false).await?;
         shared.inner.runtime.spawn(stream::run(shared.clone(), attached));
         Ok(Self { shared, events: Mutex::new(Some(events)), _hold: hold })
@@ -190,7 +198,7 @@ impl Session for DaskSession {
     }
 
     async fn close(&self) -> Result<()> {
-        self.shared.update(Book::close);
+        self.shared.close();
         if timeout(CLOSING, self.shared.ended.cancelled()).await.is_err() {
             tracing::warn!(session = %self.shared.id, "the scheduler did not say that it has released our tasks; the lease will");
         }
@@ -200,7 +208,7 @@ impl Session for DaskSession {
 
 impl Drop for DaskSession {
     fn drop(&mut self) {
-        self.shared.update(Book::close);
+        self.shared.close();
     }
 }
 

@@ -24,6 +24,9 @@ const FORGET: u64 = 50;
 /// Between two words about the calls that are held back.
 const BACKLOG: Duration = Duration::from_millis(250);
 
+/// For a connection on which a session is closed whose own is cut. Less than [`CLOSING`].
+const GOODBYE: Duration = Duration::from_secs(4);
+
 /// How a connection ended.
 enum End {
     /// Everything is released.
@@ -103,19 +106,28 @@ async fn keep(shared: &Arc<Shared>, mut comm: Comm) -> Result<()> {
         }
         stuck = unsent;
         comm = loop {
-            if shared.update(|book| book.is_closing()) {
-                // Nobody waits for this run: its lease ends it.
-                return Ok(());
-            }
-            let pause = redial.next(Instant::now(), &error);
-            sleep(pause.map_err(|lost| if again { refused(&error) } else { lost })?).await;
-            match attach(shared, true).await {
+            let pause = redial.next(Instant::now(), &error).map_err(|lost| if again { refused(&error) } else { lost });
+            let attached = async {
+                sleep(pause?).await;
+                Ok(attach(shared, true).await)
+            };
+            let Some(attached) = shared.closing.run_until_cancelled(attached).await else { return goodbye(shared).await };
+            match attached? {
                 Ok(comm) => break comm,
                 Err(lost) if lost.kind() == ErrorKind::SchedulerLost => return Err(lost),
                 Err(other) => error = other,
             }
         };
     }
+}
+
+/// A session whose connection is cut as it closes says so on another one, if that is to be had: else its lease ends it.
+async fn goodbye(shared: &Arc<Shared>) -> Result<()> {
+    let said = timeout(GOODBYE, async { Ok::<_, Error>(serve(shared, attach(shared, true).await?).await) });
+    if let Ok(Err(error)) = said.await {
+        tracing::debug!(session = %shared.id, %error, "a session whose connection is cut was not closed; its lease will do it");
+    }
+    Ok(())
 }
 
 async fn serve(shared: &Arc<Shared>, comm: Comm) -> End {
@@ -220,12 +232,8 @@ impl Told {
 
 /// Whoever closes a session does not wait without end for the scheduler to say so.
 async fn closed_in_vain(shared: &Arc<Shared>) {
-    loop {
-        if shared.update(|book| book.is_closing()) {
-            return sleep(CLOSING).await;
-        }
-        sleep(CLOSING).await;
-    }
+    shared.closing.cancelled().await;
+    sleep(CLOSING).await;
 }
 
 async fn follow_slots(shared: &Arc<Shared>) {

@@ -2,6 +2,8 @@
 
 CORE = "_remuda_" + HASH
 OWNER_CHECK = 0.2
+# Workers that are asked at the same time.
+ASKED = 64
 
 
 class Core:
@@ -19,6 +21,8 @@ class Core:
         self.failed_with, self.busy = None, set()
         # Names, also of workers that are gone.
         self.renamed = {ws.address: str(ws.name) for ws in scheduler.workers.values()}
+        # Addresses, also of a worker that is just being removed.
+        self.here = set(scheduler.workers)
         # Of shims of all versions: an owner that one of them hears is the owner for all.
         self.owner = getattr(scheduler, "_remuda_owner", None)
         if self.owner is None:
@@ -97,11 +101,18 @@ class Core:
         return answer
 
     async def prepare(self, modules=(), paths=(), host=None, workers=None):
+        # Not all at once, nor for longer than the driver waits: who has not answered by then says himself what he lacks.
+        turn, deadline = asyncio.Semaphore(ASKED), time.monotonic() + 75
+
         async def ask(state):
             lacking = {"python": [], "missing": [], "tasks": None}
             try:
-                asked = getattr(self.scheduler.rpc(state.address), OP + "prepare")(modules=modules, paths=paths, host=host)
-                answer = await asyncio.wait_for(asked, 60)
+                async with turn:
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        return None
+                    asked = getattr(self.scheduler.rpc(state.address), OP + "prepare")(modules=modules, paths=paths, host=host)
+                    answer = await asyncio.wait_for(asked, min(60, left))
             except Exception as e:
                 return dict(lacking, error="it does not answer: %s: %s" % (type(e).__name__, e))
             if not isinstance(answer, dict):
@@ -110,7 +121,7 @@ class Core:
 
         states = [ws for ws in self.scheduler.workers.values() if workers is None or str(ws.name) in workers]
         answers = await asyncio.gather(*map(ask, states))
-        return {str(ws.name): answer for ws, answer in zip(states, answers)}
+        return {str(ws.name): answer for ws, answer in zip(states, answers) if answer is not None}
 
     async def load(self):
         return self.meter.read()
@@ -148,10 +159,10 @@ class Core:
         elif finish == "memory":
             self.done(record, key, start, kwargs)
         elif start == "processing" and finish in ("released", "waiting"):
-            self.ended_on(record.worker)
+            self.ended_on(record)
             self.again(record, key)
         elif finish == "erred":
-            self.ended_on(record.worker)
+            self.ended_on(record)
             self.erred(record, key, start, kwargs)
         elif finish == "no-worker" or (finish == "queued" and not self.scheduler.workers):
             record.told = hindrance(self, key)
@@ -166,10 +177,14 @@ class Core:
             if record.session.forget(record.number):
                 record.session.tell(["gone", record.number])
 
-    def ended_on(self, address):
-        if address not in self.scheduler.workers:
+    def ended_on(self, record):
+        workers = self.scheduler.workers
+        if record.worker in workers and len(self.here) > len(workers):
+            # A worker is being removed, and not the one that the task was given to: it was stolen since, which nobody tells.
+            record.worker = next((address for address in self.here if address not in workers), record.worker)
+        if record.worker not in workers:
             # Its worker is being removed, and was busy.
-            self.busy.add(address)
+            self.busy.add(record.worker)
 
     def worker_name(self, address):
         state = self.scheduler.workers.get(address)
@@ -302,6 +317,7 @@ class Core:
             if state is None:
                 return
             self.renamed[worker] = str(state.name)
+            self.here.add(worker)
             self.joined = time.monotonic()
             for watch in self.watches:
                 watch.tell(joined(state))
@@ -354,6 +370,7 @@ class Core:
     def remove_worker(self, scheduler=None, worker=None, stimulus_id=None, **kwargs):
         try:
             name = self.renamed.get(worker, worker)
+            self.here.discard(worker)
             busy = worker in self.busy or (stimulus_id is not None and self.failed_with == stimulus_id)
             self.busy.clear()
             self.failed_with = None

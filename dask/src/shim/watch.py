@@ -25,6 +25,8 @@ class Watch:
             while True:
                 await self.comm.read()
                 self.deadline = time.monotonic() + self.lease
+                # That this loop goes on.
+                self.tell(["alive"])
         finally:
             writing.cancel()
 

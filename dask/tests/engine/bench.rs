@@ -72,6 +72,11 @@ impl Bench {
         self.workers.remove(name).unwrap().end().await;
     }
 
+    /// Sends it a signal: `-STOP`, `-CONT`.
+    pub fn signal_scheduler(&self, name: &str) {
+        self.scheduler.as_ref().unwrap().signal(name);
+    }
+
     pub async fn kill_scheduler(&mut self) {
         self.scheduler.take().unwrap().end().await;
     }

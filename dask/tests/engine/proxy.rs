@@ -73,6 +73,11 @@ impl Proxy {
         self.cut();
     }
 
+    /// New ones are taken again.
+    pub fn open(&self) {
+        self.is_closed.store(false, Ordering::SeqCst);
+    }
+
     /// Ends all connections; new ones are dropped.
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::SeqCst);

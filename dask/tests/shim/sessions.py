@@ -239,7 +239,42 @@ async def what_waits_in_vain_is_given_up():
     await until(lambda: not session.keys)
 
 
+async def workers_are_not_asked_all_at_once():
+    asked, most, go = set(), [0], asyncio.Event()
+
+    def rpc(address):
+        async def prepare(**_):
+            asked.add(address)
+            most[0] = max(most[0], len(asked))
+            await go.wait()
+            asked.discard(address)
+            return {"missing": []}
+
+        return types.SimpleNamespace(**{shim.OP + "prepare": prepare})
+
+    workers = {"tcp://h:%d" % n: worker(n) for n in range(1000)}
+    there = types.SimpleNamespace(scheduler=types.SimpleNamespace(workers=workers, rpc=rpc))
+    asking = asyncio.ensure_future(shim.Core.prepare(there))
+    await until(lambda: len(asked) == shim.ASKED)
+    go.set()
+    answers = await asking
+    assert len(answers) == 1000 and most[0] <= shim.ASKED, most
+
+
+async def the_end_of_a_worker_is_that_of_the_task_it_had_stolen():
+    workers = {"tcp://h:a": worker("a"), "tcp://h:b": worker("b")}
+    there = types.SimpleNamespace(scheduler=types.SimpleNamespace(workers=workers), here=set(workers), busy=set())
+    record = types.SimpleNamespace(worker="tcp://h:a")
+    shim.Core.ended_on(there, record)
+    assert record.worker == "tcp://h:a" and not there.busy
+    del workers["tcp://h:b"]
+    shim.Core.ended_on(there, record)
+    assert record.worker == "tcp://h:b" and there.busy == {"tcp://h:b"}
+
+
 async def main():
+    await workers_are_not_asked_all_at_once()
+    await the_end_of_a_worker_is_that_of_the_task_it_had_stolen()
     await what_no_worker_will_run_is_known()
     await what_waits_in_vain_is_given_up()
     await a_worker_without_tasks_is_left_alone()

@@ -26,6 +26,7 @@ impl Fleet {
             Input::Retired { drained, busy, refused } => self.retired(now, &drained, &busy, &refused),
             Input::Stopped(ids, result) => self.stopped(now, &ids, &result),
             Input::TargetSet(result) => self.target_set(now, result),
+            Input::Note(text) => self.out.push(Action::Report(ClusterEvent::Degraded(text))),
             Input::SchedulerLost(error) => self.fail(now, error),
             Input::Close => self.begin_close(now),
             Input::Closed(result) => {

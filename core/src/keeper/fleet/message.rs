@@ -64,6 +64,8 @@ pub enum Input {
     Stopped(Vec<WorkerId>, Result<()>),
     /// The answer to [`Action::SetTarget`].
     TargetSet(Result<()>),
+    /// For people; nothing follows from it.
+    Note(String),
     /// The scheduler is gone.
     SchedulerLost(Error),
     /// The handle is gone, the user asked, or the run ended.

@@ -57,6 +57,8 @@ pub(crate) struct Book {
     seen: u64,
     /// Somebody waits for these.
     watched: HashSet<Key>,
+    /// Why a result that was lost is not computed again yet, as it was told last.
+    noted: Option<Arc<str>>,
     /// Why nothing ends any more.
     over: Option<TaskError>,
     out: Effects,
@@ -154,6 +156,8 @@ pub(crate) struct Effects {
     pub(crate) events: Vec<TaskEvent>,
     /// Watched tasks that have a result, or an end, or a result at a new place.
     pub(crate) settled: Vec<Key>,
+    /// For people: what no state of a task says.
+    pub(crate) notes: Vec<String>,
     /// To be found out: [`Book::gate`] takes the answer.
     pub(crate) checks: Vec<Gate>,
     /// There may be something to send.
@@ -198,6 +202,7 @@ impl Book {
             ahead: Ahead::default(),
             seen: 0,
             watched: HashSet::new(),
+            noted: None,
             over: None,
             out: Effects::default(),
         }
@@ -262,11 +267,6 @@ impl Book {
     /// The name of a unit at Dask begins with it.
     fn prefix(&self, def: u32) -> String {
         self.defs.get(def as usize).map(|def| def.name.clone()).unwrap_or_default()
-    }
-
-    /// Nobody wants anything of it any more.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.over.is_some()
     }
 
     /// Ends everything and lets go of it; the last order is `close`.

@@ -7,7 +7,7 @@ use remuda_core::{
     task::{Crash, Failure, Key, TaskError, TaskState},
 };
 
-use super::{Batch, Book, Phase, Place, Step};
+use super::{Batch, Book, Phase, Place, Step, Task};
 use crate::session::wire::{Def, Event, Trouble, What};
 
 impl Book {
@@ -81,7 +81,11 @@ impl Book {
             What::Refused(error) => Place::Gone(TaskError::Refused(error)),
             What::Crashed { worker, attempts, cause, .. } => Place::Gone(crashed(&worker, attempts, cause)),
             What::Gone => Place::Gone(TaskError::Refused(gone())),
-            What::Started { .. } | What::Again { .. } | What::Pending { .. } => return,
+            What::Pending { reason: Some(reason) } => return self.waits_again(key, reason),
+            What::Started { .. } | What::Again { .. } | What::Pending { .. } => {
+                self.noted = None;
+                return;
+            }
         };
         let is_settled = !matches!(place, Place::Nowhere);
         let why = if let Place::Gone(error) = &place { Some(error.clone()) } else { None };
@@ -93,6 +97,16 @@ impl Book {
         }
         if let Some(error) = why {
             self.cascade(key, &error);
+        }
+    }
+
+    /// Its task is done and stays so: nobody would be told why the result does not come. Told once for all that wait for the same.
+    fn waits_again(&mut self, key: Key, reason: Arc<str>) {
+        let Some(task) = self.tasks.get(&key).filter(|task| matches!(task.phase, Phase::Done(Place::Nowhere))) else { return };
+        if self.noted.as_ref() != Some(&reason) {
+            let text = format!("the result of `{}` was lost with its worker, and is not computed again yet: {reason}", task.name);
+            self.out.notes.push(text);
+            self.noted = Some(reason);
         }
     }
 
@@ -110,6 +124,8 @@ impl Book {
             }
             What::Pending { reason } => {
                 self.unfinished(&members).for_each(|key| self.tell(key, TaskState::Pending { reason: reason.clone() }));
+                let lost = members.iter().find(|key| self.tasks.get(key).is_some_and(Task::is_final)).copied();
+                lost.into_iter().for_each(|key| self.after_the_end(key, What::Pending { reason: reason.clone() }));
             }
             What::Done { worker, address, attempt, seconds, size, failed } => {
                 self.lanes.learn(lane, seconds, calls);

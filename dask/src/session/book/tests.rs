@@ -149,6 +149,30 @@ fn a_lost_result_is_waited_for_and_not_told() {
 }
 
 #[test]
+fn why_a_lost_result_does_not_come_is_told_once() {
+    let mut book = book(Some(1));
+    submit(&mut book, vec![spec(1, &[], &Arc::default()), spec(2, &[], &Arc::default())]);
+    sent(&mut book);
+    for key in [1, 2] {
+        hear(&mut book, key, done(0));
+        hear(&mut book, key, What::Lost);
+    }
+    book.take_effects();
+    let pending = || What::Pending { reason: Some("the cluster has no workers".into()) };
+    hear(&mut book, 1, pending());
+    hear(&mut book, 2, pending());
+    let effects = book.take_effects();
+    assert!(effects.events.is_empty(), "done is final: {:?}", effects.events);
+    assert!(matches!(&effects.notes[..], [note] if note.contains("`f`") && note.contains("no workers")), "{:?}", effects.notes);
+    hear(&mut book, 1, What::Pending { reason: None });
+    hear(&mut book, 1, done(1));
+    hear(&mut book, 1, pending());
+    assert!(book.take_effects().notes.is_empty(), "it is there");
+    hear(&mut book, 2, pending());
+    assert_eq!(book.take_effects().notes.len(), 1, "it waits again");
+}
+
+#[test]
 fn what_nobody_needs_is_let_go_once() {
     let mut book = book(Some(1));
     submit(&mut book, vec![spec(1, &[], &Arc::default()), spec(2, &[(1, false)], &Arc::default())]);
