@@ -126,8 +126,15 @@ pub(crate) struct Dep {
 /// To the shim, kept until it is acknowledged.
 #[derive(Debug)]
 pub(crate) enum Order {
-    Submit { defs: Vec<(u32, Arc<Def>)>, tasks: Vec<Sent> },
-    Release(Vec<u64>),
+    Submit {
+        defs: Vec<(u32, Arc<Def>)>,
+        tasks: Vec<Sent>,
+    },
+    /// `defs`: definitions that no task has any more.
+    Release {
+        units: Vec<u64>,
+        defs: Vec<u32>,
+    },
     Close,
 }
 
@@ -156,8 +163,13 @@ impl Order {
                 let _ = mp::write_array_len(&mut out, length(tasks));
                 tasks.iter().for_each(|task| task.encode(&mut out));
             }
-            Self::Release(units) => {
-                head(&mut out, 1, "release");
+            Self::Release { units, defs } => {
+                head(&mut out, 2, "release");
+                let _ = mp::write_str(&mut out, "defs");
+                let _ = mp::write_array_len(&mut out, length(defs));
+                for def in defs {
+                    let _ = mp::write_uint(&mut out, u64::from(*def));
+                }
                 let _ = mp::write_str(&mut out, "keys");
                 let _ = mp::write_array_len(&mut out, length(units));
                 for unit in units {

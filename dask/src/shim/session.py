@@ -216,6 +216,8 @@ class Session:
             await self.submit(message)
         elif kind == "release":
             await self.release(message["keys"])
+            for ident in message.get("defs", ()):
+                self.definitions.pop(ident, None)
         elif kind == "close":
             self.received = number
             await self.end()

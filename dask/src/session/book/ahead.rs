@@ -61,7 +61,7 @@ impl Book {
             let Phase::Done(Place::At { address, size, copy: None }) = &task.phase else { return None };
             (&**address == worker && *size <= SMALL.min(left)).then_some(())?;
             left -= *size;
-            let is_python = self.defs.get(task.def as usize).is_some_and(|def| def.kind == "python");
+            let is_python = self.defs.get(task.def).is_some_and(|def| def.kind == "python");
             Some((key, task.unit?, self.prefix(task.def), is_python))
         });
         next.take(many).collect()

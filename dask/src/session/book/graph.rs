@@ -57,13 +57,14 @@ impl Book {
             }
         }
         let (def, args, gate) = match call {
-            Ok(call) => (self.define(call.def), Some(call.args), call.gate),
+            Ok(call) => (self.defs.enter(call.def), Some(call.args), call.gate),
             Err(error) => {
                 doom = Some(TaskError::Refused(error));
                 (u32::MAX, None, Gate::None)
             }
         };
-        let lane = (may_share && doom.is_none()).then(|| self.lanes.of(def, &self.defs));
+        let alone = self.defs.get(def).filter(|_| may_share && doom.is_none());
+        let lane = alone.map(|alone| self.lanes.of(def, alone));
         let task = Task {
             name,
             def,
@@ -259,7 +260,9 @@ impl Book {
         let Some(task) = self.tasks.get(&key).filter(|task| !task.held && task.users == 0) else { return };
         if task.is_final() {
             self.let_go(key);
-            self.tasks.remove(&key);
+            if let Some(task) = self.tasks.remove(&key) {
+                self.defs.leave(task.def);
+            }
             // Whoever waits for its result to be computed again finds that it is not there.
             self.settle(key);
         } else {
@@ -280,7 +283,8 @@ impl Book {
         batch.live -= 1;
         if batch.live == 0 {
             let batch = self.batches.remove(&unit);
-            if let Some(Batch { lane, is_sent, in_flight, .. }) = batch {
+            if let Some(Batch { def, lane, is_sent, in_flight, .. }) = batch {
+                self.defs.leave(def);
                 if is_sent {
                     self.outbox.release(unit);
                 }
@@ -328,7 +332,7 @@ impl Book {
                 }
             }
             let def = self.lanes.batch_def(lane);
-            let def = self.define(def);
+            let def = self.defs.enter(def);
             let live = keys.len();
             let batch = Batch { members: keys, live, def, lane, is_sent: false, in_flight: true, packed: None };
             self.batches.insert(unit, batch);

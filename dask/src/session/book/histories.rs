@@ -89,7 +89,7 @@ impl Shim {
                     self.wanted.insert(task.unit, (calls, false));
                 }
             }
-            Order::Release(units) => {
+            Order::Release { units, .. } => {
                 for unit in units {
                     assert!(self.wanted.remove(&unit).is_some() || !self.ever.contains_key(&unit), "{unit} was let go twice");
                 }

@@ -110,9 +110,8 @@ impl Lanes {
         if self.most == 1 { usize::MAX } else { (self.slots as usize).saturating_mul(WORTH) }
     }
 
-    pub(super) fn of(&mut self, def: u32, defs: &[Arc<Def>]) -> u32 {
-        let at = self.lanes.iter().position(|lane| lane.def == def).unwrap_or_else(|| {
-            let alone = &defs[def as usize];
+    pub(super) fn of(&mut self, def: u32, alone: &Arc<Def>) -> u32 {
+        let at = self.lanes.iter().rposition(|lane| lane.def == def).unwrap_or_else(|| {
             // Failures of calls are counted here; a lost worker ends the batch, and its calls go on alone.
             let batch = Def { batch: true, retries: 0, allowed: Some(0), ..Def::clone(alone) };
             let lane = Lane {
@@ -229,7 +228,7 @@ mod tests {
         let mut lanes = Lanes::new(most);
         lanes.set_slots(slots);
         let def = crate::session::wire::Def::annotated("rust", "f", Arc::default(), &remuda_core::task::Annotations::default());
-        let lane = lanes.of(0, &[Arc::new(def)]);
+        let lane = lanes.of(0, &Arc::new(def));
         (0..calls).for_each(|key| lanes.push(lane, Key(key)));
         let mut sizes = Vec::new();
         let mut running = VecDeque::new();

@@ -7,6 +7,7 @@
 //! The unit of work at Dask is one task, under the number of its key, or a batch of them, under a number of its own ([`BATCH`]).
 
 mod ahead;
+mod defs;
 mod graph;
 mod lanes;
 mod news;
@@ -32,10 +33,11 @@ use remuda_core::{
 pub(crate) use self::lanes::Backlog;
 use self::{
     ahead::{Ahead, Copied},
+    defs::Defs,
     lanes::Lanes,
     outbox::Outbox,
 };
-use super::{call::Gate, wire::Def};
+use super::call::Gate;
 
 /// Set in the numbers of batches: keys of tasks never have it.
 pub(crate) const BATCH: u64 = 1 << 63;
@@ -48,7 +50,7 @@ pub(crate) struct Book {
     tasks: HashMap<Key, Task>,
     batches: HashMap<u64, Batch>,
     next_batch: u64,
-    defs: Vec<Arc<Def>>,
+    defs: Defs,
     lanes: Lanes,
     gates: HashMap<Gate, Standing>,
     outbox: Outbox,
@@ -195,7 +197,7 @@ impl Book {
             tasks: HashMap::new(),
             batches: HashMap::new(),
             next_batch: BATCH,
-            defs: Vec::new(),
+            defs: Defs::default(),
             lanes: Lanes::new(batch),
             gates: HashMap::new(),
             outbox: Outbox::default(),
@@ -209,7 +211,7 @@ impl Book {
     }
 
     pub(crate) fn take_effects(&mut self) -> Effects {
-        self.out.is_due = self.outbox.is_due();
+        self.out.is_due = self.outbox.is_due() || self.defs.has_forgotten();
         std::mem::take(&mut self.out)
     }
 
@@ -252,7 +254,7 @@ impl Book {
             (Phase::Done(Place::At { address, copy, .. }), Some(unit)) => match &self.over {
                 Some(error) => Whereabouts::Ended(error.clone()),
                 None => {
-                    let is_python = self.defs.get(task.def as usize).is_some_and(|def| def.kind == "python");
+                    let is_python = self.defs.get(task.def).is_some_and(|def| def.kind == "python");
                     let copy = copy.as_ref().map(|copy| copy.bytes.clone());
                     Whereabouts::At { unit, prefix: self.prefix(task.def), address: address.clone(), is_python, copy }
                 }
@@ -266,7 +268,7 @@ impl Book {
 
     /// The name of a unit at Dask begins with it.
     fn prefix(&self, def: u32) -> String {
-        self.defs.get(def as usize).map(|def| def.name.clone()).unwrap_or_default()
+        self.defs.get(def).map(|def| def.name.clone()).unwrap_or_default()
     }
 
     /// Ends everything and lets go of it; the last order is `close`.
@@ -318,19 +320,6 @@ impl Book {
         }
         task.told = Some(attempt);
         self.tell(key, TaskState::Running { worker: worker.clone(), attempt });
-    }
-
-    /// The number under which the shim knows a definition.
-    fn define(&mut self, def: Arc<Def>) -> u32 {
-        /// A flow has few; one that makes a new one for each task is not compared with all of them.
-        const COMPARED: usize = 64;
-        let known = self.defs.iter().enumerate().rev().take(COMPARED);
-        let known = known.into_iter().find(|(_, known)| Arc::ptr_eq(known, &def) || ***known == *def).map(|(index, _)| index);
-        let index = known.unwrap_or_else(|| {
-            self.defs.push(def);
-            self.defs.len() - 1
-        });
-        u32::try_from(index).unwrap_or(u32::MAX)
     }
 }
 

@@ -224,7 +224,7 @@ impl Book {
         self.tell_running(key, worker, attempt);
         let Some(task) = self.tasks.get_mut(&key) else { return };
         task.failures += 1;
-        let retries = self.defs.get(task.def as usize).map_or(0, |def| def.retries);
+        let retries = self.defs.get(task.def).map_or(0, |def| def.retries);
         if task.failures > retries {
             return self.conclude(Step::End(key, Err(TaskError::Failed(Arc::new(failure)))));
         }
@@ -237,7 +237,7 @@ impl Book {
         self.tell_running(key, worker, attempt);
         let losses = self.count_loss(key);
         let Some(task) = self.tasks.get(&key) else { return };
-        if losses > self.defs.get(task.def as usize).map_or(0, |def| def.allowed()) {
+        if losses > self.defs.get(task.def).map_or(0, |def| def.allowed()) {
             return self.conclude(Step::End(key, Err(crashed(worker, losses, cause.to_owned()))));
         }
         let reason = AttemptEnd { failure: None, host: Some(cause) }.told(worker, task.base.saturating_add(attempt));
@@ -280,13 +280,14 @@ impl Book {
         task.lane = None;
         let def = task.def;
         if failures + losses > 0
-            && let Some(same) = self.defs.get(def as usize)
+            && let Some(same) = self.defs.get(def)
         {
             let allowed = if losses > 0 { Some(same.allowed().saturating_sub(losses)) } else { same.allowed };
             let rest = Def { retries: same.retries.saturating_sub(failures), allowed, ..Def::clone(same) };
-            let def = self.define(Arc::new(rest));
+            let other = self.defs.enter(Arc::new(rest));
+            self.defs.leave(def);
             if let Some(task) = self.tasks.get_mut(&key) {
-                task.def = def;
+                task.def = other;
             }
         }
         self.tell(key, TaskState::Pending { reason: Some(reason) });

@@ -1,10 +1,6 @@
 //! What is to be sent, and what was sent and is not acknowledged.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    mem,
-    sync::Arc,
-};
+use std::{collections::VecDeque, mem, sync::Arc};
 
 use bytes::Bytes;
 use remuda_core::{
@@ -35,8 +31,6 @@ pub(super) struct Outbox {
     resent: usize,
     /// The last number.
     n: u64,
-    /// Definitions that the shim was sent.
-    defined: HashSet<u32>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -51,7 +45,7 @@ enum Close {
 #[derive(Debug, Clone)]
 enum Kept {
     Submit { defs: Vec<u32>, units: Vec<u64> },
-    Release(Vec<u64>),
+    Release { units: Vec<u64>, defs: Vec<u32> },
     Close,
 }
 
@@ -109,7 +103,9 @@ impl Book {
 
     fn next_release(&mut self) -> Option<Kept> {
         let many = self.outbox.releases.len().min(TASKS);
-        (many > 0).then(|| Kept::Release(self.outbox.releases.drain(..many).collect()))
+        // No task that is sent from now on has these definitions.
+        let is_due = many > 0 || self.defs.has_forgotten();
+        is_due.then(|| Kept::Release { units: self.outbox.releases.drain(..many).collect(), defs: self.defs.take_forgotten() })
     }
 
     fn next_submit(&mut self) -> Option<Kept> {
@@ -119,7 +115,7 @@ impl Book {
             && let Some(unit) = self.outbox.submits.pop_front()
         {
             let Some((def, size)) = self.begin(unit) else { continue };
-            if self.outbox.defined.insert(def) {
+            if self.defs.is_news(def) {
                 defs.push(def);
             }
             bytes += size;
@@ -156,9 +152,9 @@ impl Book {
     fn write(&self, kept: &Kept) -> Order {
         match kept {
             Kept::Close => Order::Close,
-            Kept::Release(units) => Order::Release(units.clone()),
+            Kept::Release { units, defs } => Order::Release { units: units.clone(), defs: defs.clone() },
             Kept::Submit { defs, units } => Order::Submit {
-                defs: defs.iter().filter_map(|def| Some((*def, self.defs.get(*def as usize)?.clone()))).collect(),
+                defs: defs.iter().filter_map(|def| Some((*def, self.defs.get(*def)?.clone()))).collect(),
                 tasks: units.iter().filter_map(|unit| self.sent(*unit)).collect(),
             },
         }
@@ -171,7 +167,7 @@ impl Book {
             return Some(Sent { unit, def: batch.def, args, deps: Vec::new() });
         }
         let task = self.tasks.get(&Key(unit)).filter(|task| task.unit == Some((unit, -1)) && matches!(task.phase, Phase::Placed))?;
-        let def = self.defs.get(task.def as usize)?;
+        let def = self.defs.get(task.def)?;
         let (mut holes, mut deps) = (Vec::with_capacity(task.inputs.len()), Vec::new());
         for (index, input) in task.inputs.iter().enumerate() {
             match self.dep(input.key) {
@@ -199,7 +195,7 @@ impl Book {
         match (&task.phase, task.unit) {
             (Phase::Ended(error) | Phase::Done(Place::Gone(error)), _) => Err(error.clone()),
             (_, Some((unit, element))) => {
-                let python = self.defs.get(task.def as usize).is_some_and(|def| def.kind == "python");
+                let python = self.defs.get(task.def).is_some_and(|def| def.kind == "python");
                 Ok((unit, element, python))
             }
             (_, None) => Err(TaskError::Cancelled),

@@ -173,6 +173,33 @@ fn why_a_lost_result_does_not_come_is_told_once() {
 }
 
 #[test]
+fn definitions_that_no_task_has_any_more_are_forgotten_here_and_there() {
+    let mut book = book(Some(1));
+    let (mut told, mut forgotten) = (std::collections::HashSet::new(), 0);
+    for key in 0..1000 {
+        let annotations = Arc::new(Annotations { priority: i64::try_from(key).unwrap(), ..Annotations::default() });
+        submit(&mut book, vec![spec(key, &[], &annotations)]);
+        while let Some((n, order)) = book.next_order() {
+            match order {
+                Order::Submit { defs, tasks } => {
+                    told.extend(defs.iter().map(|(number, _)| *number));
+                    assert!(tasks.iter().all(|task| told.contains(&task.def)), "it is there when a task needs it");
+                }
+                Order::Release { defs, .. } => {
+                    forgotten += defs.len();
+                    assert!(defs.iter().all(|number| told.remove(number)), "{defs:?}");
+                }
+                Order::Close => {}
+            }
+            book.attached(n);
+        }
+        hear(&mut book, key, done(0));
+        book.release(&[Key(key)]);
+    }
+    assert!(book.defs.len() < 100 && told.len() < 100 && forgotten > 900, "{} here, {} there", book.defs.len(), told.len());
+}
+
+#[test]
 fn what_nobody_needs_is_let_go_once() {
     let mut book = book(Some(1));
     submit(&mut book, vec![spec(1, &[], &Arc::default()), spec(2, &[(1, false)], &Arc::default())]);
@@ -181,9 +208,9 @@ fn what_nobody_needs_is_let_go_once() {
     assert!(book.next_order().is_none(), "the second needs the first");
     hear(&mut book, 1, done(0));
     hear(&mut book, 2, done(0));
-    assert!(matches!(book.next_order(), Some((2, Order::Release(units))) if units == [1]));
+    assert!(matches!(book.next_order(), Some((2, Order::Release { units, .. })) if units == [1]));
     book.release(&[Key(2), Key(2)]);
-    assert!(matches!(book.next_order(), Some((3, Order::Release(units))) if units == [2]));
+    assert!(matches!(book.next_order(), Some((3, Order::Release { units, .. })) if units == [2]));
     assert!(book.next_order().is_none() && book.tasks.is_empty());
 }
 
@@ -231,7 +258,7 @@ fn calls_of_a_batch_fail_and_are_tried_again_each_for_itself() {
     assert!(heard.starts_with(&said(&[(first, "running"), (first, "done"), (second, "running"), (second, "pending")])), "{heard:?}");
     assert!(matches!(book.find(Key(first)), Whereabouts::At { unit: (unit, 0), .. } if unit == batch.unit));
     let alone = sent(&mut book).into_iter().find(|task| task.unit == second).expect("it is tried again alone");
-    assert_eq!(book.defs[alone.def as usize].retries, 0, "its only retry is this one");
+    assert_eq!(book.defs.get(alone.def).unwrap().retries, 0, "its only retry is this one");
     hear(&mut book, second, done(0));
     assert!(matches!(book.take_effects().events[..], [.., TaskEvent { state: TaskState::Done(Value::There), .. }]));
 }
@@ -262,7 +289,7 @@ fn a_call_whose_host_died_goes_on_alone_and_harms_no_other() {
     };
     assert_eq!(&**reason, "attempt 1 lost its task host on worker w: signal 6 (SIGABRT)");
     let alone = sent(&mut book).into_iter().find(|task| task.unit == second).expect("it is tried again alone");
-    assert_eq!(book.defs[alone.def as usize].allowed, Some(1), "one is used up");
+    assert_eq!(book.defs.get(alone.def).unwrap().allowed, Some(1), "one is used up");
     hear(&mut book, second, What::Again { worker: "w".into(), attempt: 0, failure: None, cause: Some("signal 6 (SIGABRT)".into()) });
     hear(&mut book, second, What::Crashed { worker: "w".into(), attempts: 2, cause: "signal 6 (SIGABRT)".into(), attempt: 1 });
     let states: Vec<_> = book.take_effects().events.into_iter().map(|event| event.state).collect();
@@ -279,7 +306,7 @@ fn a_worker_lost_with_a_batch_counts_for_its_calls() {
     hear(&mut book, unit, What::Crashed { worker: "w".into(), attempts: 1, cause: "lost".into(), attempt: 0 });
     let alone = sent(&mut book);
     let of = |key: &Key| alone.iter().find(|task| task.unit == key.0).expect("it goes on alone");
-    assert!(members.iter().all(|key| book.defs[of(key).def as usize].allowed == Some(2)));
+    assert!(members.iter().all(|key| book.defs.get(of(key).def).unwrap().allowed == Some(2)));
     hear(&mut book, members[0].0, What::Crashed { worker: "w".into(), attempts: 3, cause: "lost".into(), attempt: 2 });
     let events = book.take_effects().events;
     assert!(
