@@ -21,6 +21,9 @@ use crate::{Comm, CommReader, CommWriter, shim};
 /// Messages of events after which the shim is told that it may forget them.
 const FORGET: u64 = 50;
 
+/// Bytes of a message that may take longer than the lease lasts: the shim hears nothing of us while it is on its way.
+const LARGE: usize = 1 << 20;
+
 /// Between two words about the calls that are held back.
 const BACKLOG: Duration = Duration::from_millis(250);
 
@@ -185,7 +188,11 @@ async fn write(shared: &Arc<Shared>, writer: &mut CommWriter, told: &AtomicU64) 
         tokio::pin!(due);
         due.as_mut().enable();
         while let Some((n, order)) = shared.next_order() {
-            writer.write_packed(order.encode(n)?.into()).await?;
+            let order = order.encode(n)?;
+            if order.len() > LARGE {
+                writer.write_packed(wire::alive(shared.seen(), Some(order.len())).into()).await?;
+            }
+            writer.write_packed(order.into()).await?;
         }
         if let Some(now) = backlog.news(shared) {
             writer.write_packed(wire::waiting(now).into()).await?;
@@ -200,7 +207,7 @@ async fn write(shared: &Arc<Shared>, writer: &mut CommWriter, told: &AtomicU64) 
             }
         }
         told.store(seen, Ordering::Relaxed);
-        writer.write_packed(wire::alive(seen).into()).await?;
+        writer.write_packed(wire::alive(seen, None).into()).await?;
     }
 }
 

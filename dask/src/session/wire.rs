@@ -202,10 +202,14 @@ fn length<T>(items: &[T]) -> u32 {
     u32::try_from(items.len()).unwrap_or(u32::MAX)
 }
 
-/// A sign of life, and what has been heard so far.
-pub(crate) fn alive(seen: u64) -> Vec<u8> {
+/// A sign of life, and what has been heard so far. `bytes`: of the message that follows, if it may take long on its way.
+pub(crate) fn alive(seen: u64, bytes: Option<usize>) -> Vec<u8> {
     let mut out = Vec::new();
-    let _ = mp::write_map_len(&mut out, 2);
+    let _ = mp::write_map_len(&mut out, if bytes.is_some() { 3 } else { 2 });
+    if let Some(bytes) = bytes {
+        let _ = mp::write_str(&mut out, "bytes");
+        let _ = mp::write_uint(&mut out, bytes as u64);
+    }
     let _ = mp::write_str(&mut out, "t");
     let _ = mp::write_str(&mut out, "alive");
     let _ = mp::write_str(&mut out, "seen");

@@ -402,8 +402,8 @@ class Core:
                 if late > 1:
                     # The loop stood still, and nobody could be heard.
                     self.owner["heard"] = min(self.owner["heard"] + late, now)
-                    for session in self.sessions.values():
-                        session.deadline += late
+                    for heard in (*self.sessions.values(), *self.watches):
+                        heard.deadline += late
                 for session in list(self.sessions.values()):
                     if now >= session.deadline:
                         log.warning("the lease of session %s (%s) is over: releasing its tasks", session.ident, session.name)

@@ -4,6 +4,8 @@
 BATCH, BUSY = 0.002, 0.05
 # While so many tasks are open somebody may wait for each.
 FEW = 16
+# Bytes in a second, of the slowest network on which a large message does not outlast the lease.
+SLOWEST = 1e6
 # Seconds until a message is acknowledged that nothing else is told after.
 ACKNOWLEDGE = 0.02
 # Processor seconds that one part of a submission may hold up everybody else's, about; and how many tasks it has.
@@ -208,6 +210,8 @@ class Session:
         kind, number = message.get("t"), message.get("n")
         if "seen" in message:
             self.seen(message["seen"])
+        # A message of so many bytes follows, and nothing is heard until all of it is there.
+        self.deadline += message.get("bytes", 0) / SLOWEST
         if kind == "waiting":
             self.backlog = {cleaned(name): (calls, seconds) for name, calls, seconds in message["kinds"]}
         if kind == "alive" or number is None or number <= self.received:

@@ -178,17 +178,8 @@ def why_not_sent(worker, key):
 
 def prepare_worker(info, modules, paths, host):
     answer = {"python": list(sys.version_info[:3]), "missing": [], "tasks": None, "error": None}
-    with MODULES:
-        use_paths(list(paths))
-        with Own(paths) as own:
-            for name in modules:
-                try:
-                    is_there = not own.lacks(name) and importlib.util.find_spec(name) is not None
-                except Exception:
-                    # A package above it is not there, or cannot be imported.
-                    is_there = False
-                if not is_there:
-                    answer["missing"].append(name)
+    if modules:
+        answer["missing"] = missing_modules(modules, list(paths))
     if host is not None:
         try:
             answer["tasks"] = prepare_host(info, host)
@@ -197,3 +188,19 @@ def prepare_worker(info, modules, paths, host):
         except Exception as e:
             answer["error"] = "%s: %s" % (type(e).__name__, e)
     return answer
+
+
+def missing_modules(names, paths):
+    missing = []
+    with MODULES:
+        use_paths(paths)
+        with Own(paths) as own:
+            for name in names:
+                try:
+                    is_there = not own.lacks(name) and importlib.util.find_spec(name) is not None
+                except Exception:
+                    # A package above it is not there, or cannot be imported.
+                    is_there = False
+                if not is_there:
+                    missing.append(name)
+    return missing

@@ -272,7 +272,18 @@ async def the_end_of_a_worker_is_that_of_the_task_it_had_stolen():
     assert record.worker == "tcp://h:b" and there.busy == {"tcp://h:b"}
 
 
+async def a_large_message_does_not_outlast_the_lease():
+    session = shim.Session(core(), "s", "a test", 30)
+    await session.take({"t": "alive", "seen": 0})
+    before = session.deadline
+    await session.take({"t": "alive", "seen": 0, "bytes": 10**9})
+    assert session.deadline > before + 900
+    await session.take({"t": "alive", "seen": 0})
+    assert session.deadline < before + 900, "it is there"
+
+
 async def main():
+    await a_large_message_does_not_outlast_the_lease()
     await workers_are_not_asked_all_at_once()
     await the_end_of_a_worker_is_that_of_the_task_it_had_stolen()
     await what_no_worker_will_run_is_known()
