@@ -440,7 +440,7 @@ mod tests {
             "resources": {"GPU": 0, "A B": 1}, "env": {"A=B": "1"}, "processes": false, "worker_saturation": 0, "death_timeout": 0,
             "host": "tcp://x", "interface": "lo", "tls": true, "protocol": "tcp", "python": "", "lease": 0.5,
         }));
-        let all = ["resources.A B", "resources.GPU", "worker_saturation", "death_timeout", "lease", "env.A=B", "python", "processes"];
+        let all = ["resources.GPU", "env.A=B", "resources.A B", "worker_saturation", "death_timeout", "lease", "python", "processes"];
         assert_eq!(found, all.into_iter().chain(["protocol", "interface", "host"]).collect::<Vec<_>>());
         assert_eq!(mistakes(json!({"protocol": "ucx"})), ["protocol"]);
     }
