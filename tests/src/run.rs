@@ -188,6 +188,12 @@ impl Run {
         self.finals.insert(key, Err(TaskError::Cancelled)); // keeps the place: it was final
     }
 
+    /// Nobody wants the result any more, wherever it is.
+    pub fn release(&mut self, key: Key) {
+        self.session.release(&[key]);
+        self.forget(key);
+    }
+
     /// Ends the session and waits for its last events.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ fn subject() -> Subject {
     .with_census(census::processes)
     .with_patience(Duration::from_secs(30))
     .with([Ability::Processes, Ability::Scale, Ability::Resources, Ability::Slots, Ability::Commands, Ability::Python])
-    .with([Ability::Crashes, Ability::Refusals])
+    .with([Ability::Crashes, Ability::Refusals, Ability::Adaptive])
 }
 
 #[test]

@@ -95,6 +95,9 @@ class Core:
 
     async def fetch(self, worker, keys, inline=False):
         """For workers that the driver does not reach. Everything is inline: nothing of it is kept here."""
+        if worker not in self.scheduler.workers:
+            # Dask would try to reach it for half a minute. Its results have moved, or are computed again.
+            return {"results": [["missing"]] * len(keys)}
         answer = await getattr(self.scheduler.rpc(worker), OP + "fetch")(keys=keys, inline=True)
         if not isinstance(answer, dict):
             raise ValueError("worker %s has no shim" % worker)

@@ -57,7 +57,7 @@ async fn work_brings_workers_and_rest_sends_them_home(subject: &Subject) -> Verd
         for (n, key) in keys.into_iter().enumerate() {
             assert_eq!(run.value::<String>(key).await, n.to_string());
             assert_eq!(run.running(key).await.1, 0, "begun once");
-            run.forget(key); // results may be what keeps a worker
+            run.release(key); // results may be what keeps a worker
         }
         let status = until(&cluster, "nobody is needed", |status| status.wanted == 0 && status.workers.is_empty()).await;
         let adapt = status.adapt.unwrap_or_else(|| panic!("it adapts"));
@@ -82,7 +82,7 @@ async fn bounds_hold_whatever_there_is_to_do(subject: &Subject) -> Verdict {
     }
     for key in keys {
         run.outcome(key).await?;
-        run.forget(key);
+        run.release(key);
     }
     assert_eq!(most, 2, "two are worth having, and more may not be");
     let status = until(&cluster, "back to the minimum", |status| status.wanted == 1 && status.workers.len() == 1).await;
