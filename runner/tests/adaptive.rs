@@ -36,7 +36,8 @@ async fn meet(flow: &Flow) -> usize {
 /// There is nobody when it begins, nor between the two; that is no error.
 #[remuda::test]
 async fn a_run_gets_whom_it_needs_when_it_needs_them() {
-    let kwargs = Kwargs::new().with("maximum", 4).with("interval", "100ms");
+    // Whatever it costs: these calls cannot share a worker.
+    let kwargs = Kwargs::new().with("maximum", 4).with("interval", "100ms").with("target_duration", "1ms").with("time_weight", 10);
     let runner = TaskRunner::builder().cluster(threads()).adapt_kwargs(kwargs).build().unwrap();
     let finished = runner.run_on_cluster(std::future::pending(), |flow, cluster| async move {
         let mut decisions = cluster.decisions();
@@ -54,7 +55,7 @@ async fn a_run_gets_whom_it_needs_when_it_needs_them() {
 #[remuda::test]
 async fn a_configuration_switches_it_on_and_code_changes_or_refuses_it() {
     let file = |text: &str| Layer::from_document(&Document::parse("remuda.yaml", text, Format::Yaml).unwrap(), &KeyPath::default());
-    let text = "cluster_kwargs: {processes: false, threads_per_worker: 1}\nadapt_kwargs: {maximum: 4, interval: 100ms}";
+    let text = "cluster_kwargs: {processes: false, threads_per_worker: 1}\nadapt_kwargs: {maximum: 4, interval: 100ms, target_duration: 1ms, time_weight: 10}";
     let config = config::resolve(vec![file(text)]).unwrap();
     let runner = TaskRunner::builder().config(&config).build().unwrap();
     assert_eq!(runner.run(|flow| async move { anyhow::Ok(meet(&flow).await) }).await.unwrap(), 1);

@@ -24,10 +24,16 @@ cases! {
     saying_a_number_ends_adapting_until_it_begins_again [Adaptive, Slots]
 }
 
-/// Decides ten times a second: a case should not take longer than it must.
+/// Decides ten times a second, and pays for every second that is saved: tasks at a gate wait for each other.
 fn between(minimum: u32, maximum: u32) -> AdaptConfig {
-    let interval = Seconds(Duration::from_millis(100));
-    AdaptConfig { minimum: Some(minimum), maximum: Some(maximum), interval, ..AdaptConfig::default() }
+    AdaptConfig {
+        minimum: Some(minimum),
+        maximum: Some(maximum),
+        interval: Seconds(Duration::from_millis(100)),
+        target_duration: Seconds(Duration::from_millis(1)),
+        time_weight: 10.0,
+        ..AdaptConfig::default()
+    }
 }
 
 async fn start(subject: &Subject, workers: u32, adapt: Option<AdaptConfig>) -> remuda_core::error::Result<Cluster> {
