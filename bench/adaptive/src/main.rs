@@ -1,7 +1,9 @@
 //! Simulates clusters under adaptive scaling, ours against the policies of other tools, on the same workloads and the same start-up
 //! times.
 //!
-//! - `cargo run -p remuda-bench-adaptive --release`: all tables, Markdown on standard output (some minutes).
+//! - `cargo run -p remuda-bench-adaptive --release`: all tables, Markdown on standard output (a minute): `docs/reports/adaptive.md`.
+//! - `.. -- plot`: workers over time beside Dask's, as SVG: `docs/adaptive.svg`.
+//! - `.. -- timing`: how long a decision takes: the table in `docs/performance.md`.
 //! - `.. -- check [--policy NAME] [--seeds N] [--sessions N] [--first SEED]`: the bounds against Dask; exit status 1 if one is missed.
 //! - `.. -- cells NAME.. [--platform P] [--seeds N]`: each named workload under these policies.
 //! - `.. -- trace WORKLOAD PLATFORM POLICY [SEED]`: live and pending workers and tasks at every decision.
@@ -10,10 +12,12 @@ mod check;
 mod ours;
 mod peers;
 mod platform;
+mod plot;
 mod random;
 mod sim;
 mod suite;
 mod tables;
+mod timing;
 mod work;
 
 use std::{
@@ -34,15 +38,23 @@ fn main() -> Result<ExitCode> {
     let policy = args.option("--policy").unwrap_or_else(|| "ours".to_owned());
     let words: Vec<&str> = args.0.iter().map(String::as_str).collect();
     match words.as_slice() {
-        [] => tables::tables(&mut out, seeds, sessions, first)?,
+        [] => {
+            tables::tables(&mut out, seeds, sessions, first)?;
+            writeln!(out, "## The bounds that every change must keep\n\n```text")?;
+            let met = check::check(&mut out, "ours", check::Size { seeds, sessions, first })?;
+            writeln!(out, "```")?;
+            return Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         ["check"] => {
             let met = check::check(&mut out, &policy, check::Size { seeds, sessions, first })?;
             return Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         ["cells", policies @ ..] => cells(&mut out, policies, only.as_deref(), seeds)?,
+        ["plot"] => plot::plot(&mut out)?,
+        ["timing"] => timing::timing(&mut out)?,
         ["trace", work, platform, policy] => trace(&mut out, work, platform, policy, 1)?,
         ["trace", work, platform, policy, seed] => trace(&mut out, work, platform, policy, seed.parse()?)?,
-        other => anyhow::bail!("not understood: {other:?}; give nothing, or `check`, `cells` or `trace`"),
+        other => anyhow::bail!("not understood: {other:?}; give nothing, or `check`, `cells`, `plot`, `timing` or `trace`"),
     }
     Ok(ExitCode::SUCCESS)
 }

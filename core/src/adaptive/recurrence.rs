@@ -80,6 +80,30 @@ struct Weighed {
     levels: Vec<Level>,
 }
 
+/// A batch on a fleet of some size: how long it takes there, and the seconds of work in it.
+#[derive(Debug, Clone, Copy)]
+struct Served {
+    at: f64,
+    pause: Option<f64>,
+    takes: f64,
+    work: f64,
+}
+
+impl Served {
+    /// Once for all idle timers: this is most of what a replay costs.
+    fn by(batches: &[Weighed], workers: u32, slots: f64) -> Vec<Self> {
+        let slots = f64::from(workers) * slots;
+        let takes = |level: &Level| (level.work / slots.min(level.tasks)).max(level.longest);
+        let served = |batch: &Weighed| Self {
+            at: batch.at,
+            pause: batch.pause,
+            takes: batch.levels.iter().map(takes).sum(),
+            work: batch.levels.iter().map(|level| level.work).sum(),
+        };
+        batches.iter().map(served).collect()
+    }
+}
+
 /// A level of a graph: seconds of work, tasks, and the longest of them.
 #[derive(Debug, Clone, Copy, Default)]
 struct Level {
@@ -184,10 +208,11 @@ impl Recurrence {
         let ratio = if shortest > 0.0 { longest / shortest } else { 1.0 };
         let timers: Vec<f64> = (0..7).map(|step| shortest * ratio.powf(f64::from(step) / 6.0)).collect();
         let batches = self.weighed(replay.durations);
-        sizes(top)
-            .flat_map(|workers| timers.iter().map(move |&idle| (workers, idle)))
-            .map(|(n, idle)| either_way(&batches, n, idle, replay))
-            .collect()
+        let of_size = |workers| {
+            let served = Served::by(&batches, workers, replay.slots);
+            timers.iter().map(move |&idle| either_way(&served, workers, idle, replay)).collect::<Vec<_>>()
+        };
+        sizes(top).flat_map(of_size).collect()
     }
 
     /// The batches with their durations looked up.
@@ -219,7 +244,7 @@ fn sizes(top: u32) -> impl Iterator<Item = u32> {
 /// each result before the next graph, and would have got it sooner from a faster fleet. Nobody can tell which it is. With the
 /// arrivals as they were alone, a fast fleet idles where in truth it gets the next graph, and the policy stays with whatever small
 /// fleet it had; with the other alone it buys large fleets for sessions that soon end.
-fn either_way(batches: &[Weighed], workers: u32, idle: f64, replay: Replay<'_>) -> Candidate {
+fn either_way(batches: &[Served], workers: u32, idle: f64, replay: Replay<'_>) -> Candidate {
     let (fixed, waiting) = (held(batches, workers, idle, replay, false), held(batches, workers, idle, replay, true));
     Candidate {
         cost: (fixed.cost * waiting.cost).sqrt(),
@@ -232,13 +257,13 @@ fn either_way(batches: &[Weighed], workers: u32, idle: f64, replay: Replay<'_>) 
 /// Cost and mean latency of the batches under a fleet that is let go after `idle` seconds without work, and started cold after.
 ///
 /// With `waiting`, a graph that came when there was nothing to do comes as long after the end of the one before as it did.
-fn held(batches: &[Weighed], workers: u32, idle: f64, replay: Replay<'_>, waiting: bool) -> Candidate {
+fn held(batches: &[Served], workers: u32, idle: f64, replay: Replay<'_>, waiting: bool) -> Candidate {
     let n = f64::from(workers);
     let slots = n * replay.slots;
     let start = batches.first().map_or(0.0, |batch| batch.at);
     let (mut backlog, mut last, mut free, mut heard) = (0.0, start, start, start);
     let (mut cost, mut latency, mut gaps, mut kept) = (n * replay.billed, 0.0, 0.0, 0.0);
-    for (number, Weighed { at: recorded, pause, levels }) in batches.iter().enumerate() {
+    for (number, Served { at: recorded, pause, takes, work }) in batches.iter().enumerate() {
         let at = match pause {
             Some(pause) if number > 0 && waiting => free + pause,
             _ => last + (recorded - heard),
@@ -260,9 +285,8 @@ fn held(batches: &[Weighed], workers: u32, idle: f64, replay: Replay<'_>, waitin
         backlog = f64::max(backlog - slots * (at - last), 0.0);
         last = at;
         let wait = backlog / slots;
-        let service: f64 = levels.iter().map(|level| (level.work / slots.min(level.tasks)).max(level.longest)).sum();
-        backlog += levels.iter().map(|level| level.work).sum::<f64>();
-        let end = delay + wait + service;
+        backlog += work;
+        let end = delay + wait + takes;
         latency += end.max(replay.target);
         if at + end > free {
             cost += n * (at + end - free);

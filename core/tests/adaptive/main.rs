@@ -24,6 +24,11 @@ fn bounded(minimum: u32, maximum: u32) -> AdaptConfig {
     AdaptConfig { minimum: Some(minimum), maximum: Some(maximum), ..AdaptConfig::default() }
 }
 
+/// Cases of what takes long: so many, and in a campaign a hundredth of what it asks for.
+fn long(usual: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse::<u32>().ok()).map_or(usual, |cases| (cases / 100).max(1))
+}
+
 /// What holds for any answer to any question.
 fn sound(adaptive: &AdaptConfig, fleet: &Fleet, decision: &Decision) -> Result<(), TestCaseError> {
     let phase = |id: &u64| fleet.workers.iter().find(|worker| worker.id == *id);
@@ -289,4 +294,41 @@ fn a_log_can_be_replayed() {
     });
     assert!(differ);
     assert!(Entry::parse("{\"decided\":{}}").is_err() && Entry::parse("not JSON").is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(long(8)))]
+
+    /// An hour of graphs that come at random, requests that are lost and late starts, wide or narrow bounds: every promise at every
+    /// decision, no graph waits for ever, and nobody is there for nothing at the end.
+    #[test]
+    fn an_hour_of_anything_keeps_every_promise(
+        seed: u64,
+        startup in prop::sample::select(vec![1u64, 10, 60]),
+        lost in prop::sample::select(vec![0.0, 0.05, 0.3]),
+        sessions in prop::collection::vec((0u64..3000, 1u64..30, 5u64..200, 1u64..150, 20u64..20_000), 1..5),
+        (minimum, spread) in (0u32..4, 1u32..60),
+        slots in 1u32..5,
+    ) {
+        let config = bounded(minimum, minimum + spread);
+        let mut herd = Herd::new(config.clone(), backend(startup), slots, seed, lost);
+        // Each session: so many graphs, from some time on, so far apart.
+        for (begin, graphs, apart, tasks, millis) in sessions {
+            for k in 0..graphs {
+                herd.submit(secs(begin + k * apart), tasks, Duration::from_millis(millis));
+            }
+        }
+        let mut ticks = 0;
+        while !herd.done() || ticks < 3600 {
+            let (fleet, decision) = herd.tick();
+            sound(&config, &fleet, &decision)?;
+            prop_assert!(decision.desired <= minimum + spread && decision.desired >= minimum, "{decision:?}");
+            ticks += 1;
+            prop_assert!(ticks < 100_000, "it hangs: {decision:?}");
+        }
+        let patience = 2 * (2.0 * 2.0 * herd.startup() + 40.0) as usize;
+        let Plot { desired, killed } = herd.plot(patience);
+        prop_assert_eq!(desired.last().copied(), Some(minimum));
+        prop_assert_eq!(killed, 0);
+    }
 }
