@@ -137,6 +137,9 @@ pub(crate) struct StartArgs {
     /// A keyword argument of the class; `resources.GPU=1` sets one inside another
     #[arg(long = "kwarg", value_name = "KEY=VALUE")]
     kwargs: Vec<String>,
+    /// Let the number of workers follow the work, within these bounds: `0..10`; either may be left out
+    #[arg(long, value_name = "MIN..MAX")]
+    adapt: Option<String>,
     /// Write a scheduler file there, as `dask scheduler --scheduler-file` does; removed at the end
     #[arg(long, value_name = "FILE")]
     pub(crate) scheduler_file: Option<PathBuf>,
@@ -150,7 +153,7 @@ pub(crate) struct StartArgs {
 
 impl StartArgs {
     pub(crate) fn loader(&self) -> Loader {
-        let flags = Flags { cluster_class: self.cluster_class.clone(), kwargs: self.kwargs.clone(), address: None };
+        let flags = Flags { cluster_class: self.cluster_class.clone(), kwargs: self.kwargs.clone(), address: None, adapt: self.adapt.clone() };
         let loader = Loader::from_process().flags(&flags);
         match &self.file {
             Some(file) => loader.file(file),
@@ -246,6 +249,9 @@ pub(crate) struct Settings {
     /// A keyword argument of the class; `resources.GPU=1` sets one inside another
     #[arg(long = "kwarg", value_name = "KEY=VALUE")]
     kwargs: Vec<String>,
+    /// Let the number of workers follow the work, within these bounds: `0..10`; either may be left out
+    #[arg(long, value_name = "MIN..MAX")]
+    adapt: Option<String>,
     /// A scheduler that runs already, instead of a class: tcp://host:port
     #[arg(long)]
     address: Option<String>,
@@ -257,7 +263,12 @@ pub(crate) struct Settings {
 impl Settings {
     /// All layers, with a flow file's among them.
     pub(crate) fn loader(&self, flow: Layer) -> Loader {
-        let flags = Flags { cluster_class: self.cluster_class.clone(), kwargs: self.kwargs.clone(), address: self.address.clone() };
+        let flags = Flags {
+            cluster_class: self.cluster_class.clone(),
+            kwargs: self.kwargs.clone(),
+            address: self.address.clone(),
+            adapt: self.adapt.clone(),
+        };
         let loader = Loader::from_process().flow(flow).flags(&flags);
         match &self.config {
             Some(file) => loader.file(file),

@@ -158,6 +158,12 @@ impl Layer {
                 Err(error) => layer.mistakes.add("--kwarg", "", error),
             }
         }
+        if let Some(text) = &flags.adapt {
+            match bounds(text) {
+                Ok(bounds) => layer.set("adapt_kwargs", Value::Object(bounds), &|_, _| Origin::Flag("--adapt")),
+                Err(error) => layer.mistakes.add("--adapt", "", error),
+            }
+        }
         layer
     }
 
@@ -216,6 +222,27 @@ pub struct Flags {
     pub kwargs: Vec<String>,
     /// `--address`.
     pub address: Option<String>,
+    /// `--adapt`, `MIN..MAX`.
+    pub adapt: Option<String>,
+}
+
+/// `0..10`: both included. A side that is left out says nothing, so that lower layers count.
+fn bounds(text: &str) -> Result<Map<String, Value>, String> {
+    let wrong = |hint: &str| format!("expected MIN..MAX as in 0..10, both included, either may be left out; found \"{text}\"{hint}");
+    let Some((low, high)) = text.split_once("..") else {
+        let number = text.trim().parse::<u32>();
+        return Err(wrong(&number.map_or(String::new(), |n| format!(" (a fixed number is `--kwarg n_workers={n}`, at most {n} is `..{n}`)"))));
+    };
+    if high.trim_start().starts_with('=') {
+        return Err(wrong(" (without the `=`)"));
+    }
+    let mut bounds = Map::new();
+    for (key, side) in [("minimum", low.trim()), ("maximum", high.trim())] {
+        if !side.is_empty() {
+            bounds.insert(key.to_owned(), side.parse::<u32>().map_err(|_| wrong(""))?.into());
+        }
+    }
+    Ok(bounds)
 }
 
 /// `resources.GPU=1`: the keys, and the value by YAML's rules for scalars.

@@ -22,7 +22,12 @@ fn flags(class: Option<&str>, kwargs: &[&str], address: Option<&str>) -> Layer {
         cluster_class: class.map(Into::into),
         kwargs: kwargs.iter().map(|k| (*k).to_owned()).collect(),
         address: address.map(Into::into),
+        adapt: None,
     })
+}
+
+fn adapt(text: &str) -> Layer {
+    Layer::from_flags(&Flags { adapt: Some(text.to_owned()), ..Flags::default() })
 }
 
 fn error(layers: Vec<Layer>) -> String {
@@ -152,6 +157,30 @@ fn adapt_kwargs_are_checked_and_null_takes_them_back() {
     assert_eq!(adapt(off), None);
     insta::assert_snapshot!(error(vec![file("adapt_kwargs: {minimum: 5, maximum: 2}")]));
     insta::assert_snapshot!(error(vec![file("adapt_kwargs:\n  minimum: -1\n  maximum: 2.5")]));
+}
+
+#[test]
+fn the_flag_of_bounds_sets_those_it_names() {
+    let bounds = |layers: Vec<Layer>| match resolve(layers).unwrap().mode {
+        Mode::Temporary { adapt: Some(adapt), .. } => (adapt.minimum, adapt.maximum, adapt.time_weight),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(bounds(vec![adapt("0..10")]), (Some(0), Some(10), 1.0));
+    assert_eq!(bounds(vec![adapt("..")]), (Some(0), None, 1.0));
+    let lower = || file("adapt_kwargs: {minimum: 2, maximum: 5, time_weight: 2}");
+    assert_eq!(bounds(vec![lower(), adapt("..20")]), (Some(2), Some(20), 2.0));
+    assert_eq!(bounds(vec![lower(), adapt("1..")]), (Some(1), Some(5), 2.0));
+    let shown = resolve(vec![lower(), adapt("3..30")]).unwrap().show(true);
+    assert!(shown.contains("(dropped: overridden by --adapt)") && shown.contains("# --adapt"), "{shown}");
+    for (text, hint) in [("10", "`--kwarg n_workers=10`"), ("0..=10", "without the `=`"), ("a..b", "expected MIN..MAX"), ("-1..5", "MIN..MAX")] {
+        let error = error(vec![adapt(text)]);
+        assert!(error.contains("--adapt") && error.contains(hint) && error.contains(&format!("found \"{text}\"")), "{error}");
+    }
+    let upside_down = error(vec![adapt("10..2")]);
+    assert!(upside_down.contains("`minimum` (10) is more than `maximum` (2)") && upside_down.contains("--adapt"), "{upside_down}");
+    let beside = Layer::from_flags(&Flags { adapt: Some("0..9".into()), address: Some("tcp://h:1".into()), ..Flags::default() });
+    let text = error(vec![beside]);
+    assert!(text.contains("--adapt") && text.contains("address"), "{text}");
 }
 
 #[test]
