@@ -57,6 +57,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ClusterCommand,
     },
+    /// Tell the decisions in a log of --explain-scaling=FILE, and whether they are made again the same
+    ///
+    /// Exit code 1: some are not.
+    ExplainScaling {
+        /// What --explain-scaling=FILE wrote
+        log: PathBuf,
+        /// Every decision, also those that change nothing
+        #[arg(long)]
+        all: bool,
+    },
     /// Remove what killed programs left behind: processes, temporary directories
     ///
     /// Only what is provably Remuda's; programs that run are left alone.
@@ -143,6 +153,9 @@ pub(crate) struct StartArgs {
     /// Write a scheduler file there, as `dask scheduler --scheduler-file` does; removed at the end
     #[arg(long, value_name = "FILE")]
     pub(crate) scheduler_file: Option<PathBuf>,
+    /// Tell the decisions of adaptive scaling on standard error, with their reasons; with =FILE, write them there whole
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) explain_scaling: Option<String>,
     /// Print a line of JSON instead of the address: address, dashboard, name, class, security
     #[arg(long)]
     pub(crate) json: bool,
@@ -153,7 +166,8 @@ pub(crate) struct StartArgs {
 
 impl StartArgs {
     pub(crate) fn loader(&self) -> Loader {
-        let flags = Flags { cluster_class: self.cluster_class.clone(), kwargs: self.kwargs.clone(), address: None, adapt: self.adapt.clone() };
+        let flags =
+            Flags { cluster_class: self.cluster_class.clone(), kwargs: self.kwargs.clone(), address: None, adapt: self.adapt.clone() };
         let loader = Loader::from_process().flags(&flags);
         match &self.file {
             Some(file) => loader.file(file),
@@ -221,6 +235,9 @@ pub(crate) struct RunArgs {
     /// Where the result goes, and how: a file (.arrow and .json say what it holds), `-` for standard output, or `arrow`, `json`, `text`
     #[arg(long, value_name = "FILE|FORM")]
     pub(crate) output: Option<String>,
+    /// Tell the decisions of adaptive scaling on standard error, with their reasons; with =FILE, write them there whole
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) explain_scaling: Option<String>,
     /// No progress and no summary
     #[arg(long, short)]
     pub(crate) quiet: bool,

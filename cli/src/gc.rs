@@ -12,7 +12,7 @@ use tokio::runtime::Builder;
 use crate::{failure::Failure, logging, output, screen::Screen};
 
 pub(crate) fn gc(dry_run: bool, as_json: bool, screen: &Screen) -> Result<ExitCode, Failure> {
-    logging::init(screen, false)?;
+    logging::init(screen, false, None)?;
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure { code: 3, text: format!("error: no threads for the program: {e}") })?;
     let (state, registry) = (state_dir()?, Registry::with_builtins());

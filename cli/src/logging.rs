@@ -14,7 +14,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::{failure::Failure, screen::Screen};
+use crate::{explain::Explain, failure::Failure, screen::Screen};
 
 /// What tasks print comes under this target.
 const TASK_OUTPUT: &str = "remuda::task_output";
@@ -27,7 +27,7 @@ fn is_task_output(meta: &Metadata<'_>) -> bool {
 }
 
 /// To be called once, before anything runs.
-pub(crate) fn init(screen: &Screen, quiet: bool) -> Result<(), Failure> {
+pub(crate) fn init(screen: &Screen, quiet: bool, explain: Option<Explain>) -> Result<(), Failure> {
     let directives = std::env::var("REMUDA_LOG").unwrap_or_default();
     let filter = EnvFilter::builder()
         .with_default_directive(if quiet { LevelFilter::ERROR } else { LevelFilter::WARN }.into())
@@ -40,8 +40,9 @@ pub(crate) fn init(screen: &Screen, quiet: bool) -> Result<(), Failure> {
         .with_filter(filter)
         .with_filter(filter_fn(|meta| !is_task_output(meta)));
     let tasks = TaskLines { screen: screen.clone() }.with_filter(filter_fn(is_task_output));
+    let decisions = explain.map(|explain| explain.with_filter(filter_fn(Explain::takes)));
     // A second call can only come from a test; the first one's choice stays.
-    let _ = tracing_subscriber::registry().with(log).with(tasks).try_init();
+    let _ = tracing_subscriber::registry().with(log).with(tasks).with(decisions).try_init();
     Ok(())
 }
 

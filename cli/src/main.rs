@@ -6,6 +6,7 @@ mod args;
 mod classes;
 mod cluster;
 mod configuration;
+mod explain;
 mod failure;
 mod gc;
 mod logging;
@@ -16,6 +17,7 @@ mod screen;
 mod shim;
 mod tally;
 mod validate;
+mod workers;
 
 use std::process::ExitCode;
 
@@ -48,6 +50,7 @@ fn dispatch(args: Args, screen: &Screen) -> Result<ExitCode, Failure> {
         Command::Classes { json, command } => classes::classes(json, command.as_ref()),
         Command::Config { command } => configuration::show(&command, screen),
         Command::Cluster { command } => cluster::cluster(&command, screen),
+        Command::ExplainScaling { log, all } => explain::explain(&log, all),
         Command::Gc { dry_run, json } => gc::gc(dry_run, json, screen),
         Command::Shim { plain } => shim::shim(plain),
         Command::Schema => output::json(&remuda::flowfile::schema()),

@@ -8,12 +8,13 @@ use std::{
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use remuda::{Cluster, Flow, TaskEvent, flowfile::FlowPlan};
+use remuda::{Cluster, ClusterStatus, Flow, TaskEvent, flowfile::FlowPlan};
 use tokio::task::JoinHandle;
 
 use crate::{
     screen::Screen,
     tally::{Row, Tally},
+    workers,
 };
 
 /// Between two looks of the bars.
@@ -61,17 +62,19 @@ impl Display {
         }
     }
 
-    fn show(&mut self, tally: &Tally, workers: usize, begin: Instant) {
+    fn show(&mut self, tally: &Tally, status: &ClusterStatus, begin: Instant) {
         match self {
             Self::Quiet => {}
             Self::Lines { screen, last, next } => {
-                let text = line(tally, workers);
+                let text = line(tally, &workers::counts(status));
                 if Instant::now() >= *next && text != *last {
-                    screen.lines(&format!("{:5.1} s  {text}", begin.elapsed().as_secs_f64()));
+                    // The reason changes all the time, and alone is not worth a line.
+                    let why = workers::reason(status).map_or(String::new(), |reason| format!("  ({reason})"));
+                    screen.lines(&format!("{:5.1} s  {text}{why}", begin.elapsed().as_secs_f64()));
                     (*last, *next) = (text, Instant::now() + LINE);
                 }
             }
-            Self::Bars(bars) => bars.show(tally, workers, begin),
+            Self::Bars(bars) => bars.show(tally, status, begin),
         }
     }
 
@@ -84,7 +87,7 @@ impl Display {
 }
 
 /// What has begun and is not over, by name.
-fn line(tally: &Tally, workers: usize) -> String {
+fn line(tally: &Tally, workers: &str) -> String {
     let open: Vec<_> = tally.rows().iter().filter(|row| row.has_begun() && !row.is_over()).collect();
     let sum = tally.sum();
     let shown = match open.len() {
@@ -92,11 +95,7 @@ fn line(tally: &Tally, workers: usize) -> String {
         1..=4 => open.iter().map(|row| format!("  {} {}", row.name, row.counts())).collect(),
         _ => format!("  {} {}", sum.name, sum.counts()),
     };
-    format!("{}{shown}", count_of(workers))
-}
-
-fn count_of(workers: usize) -> String {
-    format!("{workers} {}", if workers == 1 { "worker" } else { "workers" })
+    format!("{workers}{shown}")
 }
 
 /// What was told about tasks that wait for more than their turn: each name and reason once.
@@ -134,8 +133,9 @@ impl Bars {
         Self { screen: screen.clone(), all, head, rows: HashMap::new() }
     }
 
-    fn show(&mut self, tally: &Tally, workers: usize, begin: Instant) {
-        self.head.set_message(format!("{}, {:.1} s", count_of(workers), begin.elapsed().as_secs_f64()));
+    fn show(&mut self, tally: &Tally, status: &ClusterStatus, begin: Instant) {
+        let why = workers::reason(status).map_or(String::new(), |reason| format!(" ({reason})"));
+        self.head.set_message(format!("{}, {:.1} s{why}", workers::counts(status), begin.elapsed().as_secs_f64()));
         if tally.rows().len() > ROWS {
             self.row(&tally.sum());
         } else {
@@ -181,9 +181,8 @@ pub(crate) fn follow(flow: &Flow, cluster: &Cluster, plan: &FlowPlan, mut displa
                     some.drain(..).for_each(|event| tally.add(&event));
                 }
                 _ = tick.tick() => {
-                    let workers = status.borrow().running as usize;
                     display.say(&waits.news(&tally, Instant::now()));
-                    display.show(&tally, workers, begin);
+                    display.show(&tally, &status.borrow(), begin);
                 }
             }
         }
@@ -205,12 +204,12 @@ mod tests {
             }
         };
         let mut few = Tally::new(names(3));
-        assert_eq!(line(&few, 4), "4 workers");
+        assert_eq!(line(&few, "4 workers"), "4 workers");
         start(&mut few, 2);
-        assert_eq!(line(&few, 4), "4 workers  t0 0/2, 1 running  t1 0/2, 1 running");
+        assert_eq!(line(&few, "4 workers"), "4 workers  t0 0/2, 1 running  t1 0/2, 1 running");
         let mut many = Tally::new(names(9));
         start(&mut many, 7);
-        assert_eq!(line(&many, 1), "1 worker  tasks 0/18, 7 running");
+        assert_eq!(line(&many, "1 worker"), "1 worker  tasks 0/18, 7 running");
     }
     #[test]
     fn a_reason_to_wait_is_told_once_and_not_while_workers_come() {

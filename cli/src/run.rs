@@ -20,12 +20,13 @@ use tokio::{
 
 use crate::{
     args::RunArgs,
+    explain::Explain,
     failure::{self, Failure},
     logging,
     output::Output,
     progress::{Display, follow},
     screen::Screen,
-    validate,
+    validate, workers,
 };
 
 /// How long clusters that nobody waits for any more may take to close.
@@ -35,7 +36,7 @@ const CLOSE: Duration = Duration::from_secs(90);
 const SHOWN: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> {
-    logging::init(screen, args.quiet)?;
+    logging::init(screen, args.quiet, Explain::new(args.explain_scaling.as_deref(), screen)?)?;
     let to = Output::parse(args.output.as_deref(), args.json)?;
     let checked = validate::check(&args.flow, &args.params, &args.settings)?;
     if !args.quiet {
@@ -46,14 +47,15 @@ pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> 
         Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| infra("no threads for the program", &e))?;
     let stop = listen(&runtime, screen)?;
     let (plan, runner) = (&checked.plan, &checked.runner);
-    let (begin, shown) = (Instant::now(), OnceCell::new());
-    let (cell, forms) = (&shown, to.forms());
+    let (begin, shown, status) = (Instant::now(), OnceCell::new(), OnceCell::new());
+    let (cell, forms, watched) = (&shown, to.forms(), &status);
     let finished = runtime.block_on(async {
         let finished = runner.run_on_cluster(stop, |flow, cluster| async move {
             if !args.quiet {
                 tell(&cluster, screen);
             }
             // Set once: there is one run.
+            let _ = watched.set(cluster.watch());
             let _ = cell.set(follow(&flow, &cluster, plan, Display::new(screen, args.quiet), begin));
             drop(cluster);
             plan.run_for(&flow, &forms).await
@@ -68,6 +70,11 @@ pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> 
         Mode::Existing { .. } => LEFT,
         Mode::Temporary { .. } => "cluster closed",
     };
+    let used = status.get().and_then(|status| workers::used(&status.borrow()));
+    if let (Some(used), false) = (&used, args.quiet) {
+        screen.clear_bars();
+        screen.lines(used);
+    }
     end(finished, plan, &to, (!args.quiet).then_some(ending), screen, runtime)
 }
 
@@ -148,6 +155,7 @@ fn tell(cluster: &remuda::Cluster, screen: &Screen) {
         while let Ok(event) = events.recv().await {
             match event {
                 ClusterEvent::Lost { id, reason } => screen.lines(&format!("worker {id} was lost: {reason}")),
+                ClusterEvent::Scaled { decision, .. } => workers::spent(&decision.reason).iter().for_each(|text| screen.lines(text)),
                 ClusterEvent::Degraded(text) => screen.lines(&format!("cluster: {text}")),
                 _ => {}
             }

@@ -71,8 +71,9 @@ pub use future::{TaskFailed, TaskFuture};
 pub use interrupts::Interrupts;
 pub use map::{Cells, Column, MapInputs, Unmapped, unmapped};
 pub use remuda_core::{
+    adaptive,
     class::{ClassRef, ClusterClass, ClusterConfig},
-    cluster::{Cluster, ClusterOptions, Limits, join_all, join_at_exit},
+    cluster::{AdaptStatus, Cluster, ClusterOptions, ClusterStatus, Limits, join_all, join_at_exit},
     engine::{Form, Shown},
     error::{Error, ErrorKind, Result},
     kwargs::{Kwargs, did_you_mean},

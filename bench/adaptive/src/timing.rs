@@ -29,7 +29,15 @@ const CASES: [Case; 5] = [
     Case { what: "one graph", groups: 1, chain: 1, tasks: 100_000, workers: 100, starting: 20, every: 0 },
     Case { what: "200 groups in chains of 10", groups: 200, chain: 10, tasks: 100_000, workers: 100, starting: 20, every: 0 },
     Case { what: "the same, 1,000 workers", groups: 200, chain: 10, tasks: 100_000, workers: 1000, starting: 200, every: 0 },
-    Case { what: "the same, a graph at every tenth decision", groups: 200, chain: 10, tasks: 100_000, workers: 1000, starting: 200, every: 10 },
+    Case {
+        what: "the same, a graph at every tenth decision",
+        groups: 200,
+        chain: 10,
+        tasks: 100_000,
+        workers: 1000,
+        starting: 200,
+        every: 10,
+    },
 ];
 
 /// Prints how long decisions take, as a table.
@@ -40,7 +48,13 @@ pub(crate) fn timing(out: &mut dyn Write) -> Result<()> {
         took.sort();
         let micros = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
         let Case { what, tasks, workers, starting, .. } = case;
-        writeln!(out, "| {tasks} | {what} | {workers} ({starting}) | {:.0} us | {:.0} us | {:.0} us |", micros(0.5), micros(0.99), micros(1.0))?;
+        writeln!(
+            out,
+            "| {tasks} | {what} | {workers} ({starting}) | {:.0} us | {:.0} us | {:.0} us |",
+            micros(0.5),
+            micros(0.99),
+            micros(1.0)
+        )?;
     }
     Ok(())
 }

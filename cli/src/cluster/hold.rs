@@ -27,7 +27,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{args::StartArgs, failure::Failure, logging, output, screen::Screen};
+use crate::{args::StartArgs, explain::Explain, failure::Failure, logging, output, screen::Screen, workers};
 
 /// How long a cluster that nobody waits for any more may take to close.
 const CLOSE: Duration = Duration::from_secs(90);
@@ -36,7 +36,7 @@ const CLOSE: Duration = Duration::from_secs(90);
 const AGAIN: Duration = Duration::from_secs(2);
 
 pub(super) fn start(args: &StartArgs, screen: &Screen) -> Result<ExitCode, Failure> {
-    logging::init(screen, args.quiet)?;
+    logging::init(screen, args.quiet, Explain::new(args.explain_scaling.as_deref(), screen)?)?;
     let config = args.loader().load()?;
     let say = |text: &str| {
         if !args.quiet {
@@ -135,7 +135,9 @@ async fn hold(runner: &TaskRunner, args: &StartArgs, screen: &Screen, stop: impl
     };
     let held = held.await;
     say("closing the cluster");
+    let status = cluster.watch();
     let closed = cluster.close().await;
+    workers::used(&status.borrow()).iter().for_each(|used| say(used));
     match (held, closed) {
         (Err(failure), _) => Err(failure),
         (Ok(()), Err(error)) => Err(error.into()),
@@ -268,6 +270,9 @@ fn tell(cluster: &Cluster, screen: &Screen) {
         loop {
             match events.recv().await {
                 Ok(ClusterEvent::Progress(text) | ClusterEvent::Degraded(text)) => screen.lines(&format!("cluster: {text}")),
+                Ok(ClusterEvent::Adapting(config)) => screen.lines(&workers::bounds(&config)),
+                Ok(ClusterEvent::Scaled { decision, .. }) => workers::changes(&decision).iter().for_each(|text| screen.lines(text)),
+                Ok(ClusterEvent::AdaptingEnded { workers }) => screen.lines(&workers::ended(workers)),
                 Ok(ClusterEvent::Joined { name, slots, .. }) => screen.lines(&format!("worker {name} joined, {slots} threads")),
                 Ok(ClusterEvent::Lost { id, reason }) => screen.lines(&format!("worker {id} was lost: {reason}")),
                 Ok(_) | Err(RecvError::Lagged(_)) => {}

@@ -24,7 +24,7 @@ pub(crate) fn cluster(command: &ClusterCommand, screen: &Screen) -> Result<ExitC
     if let ClusterCommand::Start(args) = command {
         return hold::start(args, screen);
     }
-    logging::init(screen, false)?;
+    logging::init(screen, false, None)?;
     wait(async {
         match command {
             ClusterCommand::Start(_) => Ok(ExitCode::SUCCESS),

@@ -1,7 +1,7 @@
 //! `remuda cluster scale`, and the other end of it inside `remuda cluster start`.
 //!
 //! Both talk through the metadata of the scheduler, under the key `remuda`, each writing a key of its own:
-//! - `holder`, by `start`: `{name, class}`, as long as it holds the cluster;
+//! - `holder`, by `start`: `{name, class, adaptive}`, as long as it holds the cluster;
 //! - `request`, by `scale`: `{id, workers}`;
 //! - `heard`, by `start`: the id of the request that it carries out.
 
@@ -48,6 +48,8 @@ pub(super) async fn scale(at: &At, workers: u32, force: bool, screen: &Screen) -
         let hint = "scale it where it was started; a cluster of `remuda cluster start` can be scaled by its address";
         return Err(error.with_context("address", &at.address).with_hint(hint).into());
     };
+    // Taken when nobody has said a number yet: the number ends it.
+    let adaptive = get(&holder, "adaptive").and_then(Value::as_bool).unwrap_or(false);
     let id = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
     write(&mut rpc, "request", map([("id", id.as_str().into()), ("workers", workers.into())])).await?;
     let heard = timeout(ANSWER, async {
@@ -69,9 +71,12 @@ pub(super) async fn scale(at: &At, workers: u32, force: bool, screen: &Screen) -
         Err(error.with_hint("look whether that program still runs"))
     })?;
     match at.json {
-        true => output::json(&serde_json::json!({"name": name, "workers": workers})),
+        true => output::json(&serde_json::json!({"name": name, "workers": workers, "adaptive_ended": adaptive})),
         false => {
             screen.lines(&format!("{name}: {workers} {} wanted", if workers == 1 { "worker" } else { "workers" }));
+            if adaptive {
+                screen.lines("adaptive scaling is over: the number stays, whatever the work");
+            }
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -81,7 +86,7 @@ pub(super) async fn scale(at: &At, workers: u32, force: bool, screen: &Screen) -
 pub(super) async fn obey(cluster: &Cluster, address: &Address, security: Option<Arc<Security>>, screen: &Screen) -> Error {
     let result = async {
         let mut rpc = super::dial(address, security).await?;
-        write(&mut rpc, "holder", map([("name", cluster.name().into()), ("class", cluster.class().into())])).await?;
+        hold(&mut rpc, cluster, cluster.status().adapt.is_some()).await?;
         let mut done = read(&mut rpc, "heard").await?;
         loop {
             let request = read(&mut rpc, "request").await?;
@@ -92,6 +97,7 @@ pub(super) async fn obey(cluster: &Cluster, address: &Address, security: Option<
                 screen.lines(&format!("asked for {workers} {}", if workers == 1 { "worker" } else { "workers" }));
                 cluster.scale(workers);
                 done = id.clone();
+                hold(&mut rpc, cluster, false).await?;
                 write(&mut rpc, "heard", done.clone()).await?;
             }
             sleep(LOOK).await;
@@ -100,6 +106,11 @@ pub(super) async fn obey(cluster: &Cluster, address: &Address, security: Option<
     let result: Result<std::convert::Infallible> = result.await;
     let Err(error) = result;
     error
+}
+
+async fn hold(rpc: &mut Rpc, cluster: &Cluster, adaptive: bool) -> Result<()> {
+    let holder = [("name", cluster.name().into()), ("class", cluster.class().into()), ("adaptive", adaptive.into())];
+    write(rpc, "holder", map(holder)).await
 }
 
 async fn read(rpc: &mut Rpc, key: &str) -> Result<Value> {

@@ -231,7 +231,9 @@ fn bounds(text: &str) -> Result<Map<String, Value>, String> {
     let wrong = |hint: &str| format!("expected MIN..MAX as in 0..10, both included, either may be left out; found \"{text}\"{hint}");
     let Some((low, high)) = text.split_once("..") else {
         let number = text.trim().parse::<u32>();
-        return Err(wrong(&number.map_or(String::new(), |n| format!(" (a fixed number is `--kwarg n_workers={n}`, at most {n} is `..{n}`)"))));
+        return Err(wrong(
+            &number.map_or(String::new(), |n| format!(" (a fixed number is `--kwarg n_workers={n}`, at most {n} is `..{n}`)")),
+        ));
     };
     if high.trim_start().starts_with('=') {
         return Err(wrong(" (without the `=`)"));

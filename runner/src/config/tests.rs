@@ -172,7 +172,9 @@ fn the_flag_of_bounds_sets_those_it_names() {
     assert_eq!(bounds(vec![lower(), adapt("1..")]), (Some(1), Some(5), 2.0));
     let shown = resolve(vec![lower(), adapt("3..30")]).unwrap().show(true);
     assert!(shown.contains("(dropped: overridden by --adapt)") && shown.contains("# --adapt"), "{shown}");
-    for (text, hint) in [("10", "`--kwarg n_workers=10`"), ("0..=10", "without the `=`"), ("a..b", "expected MIN..MAX"), ("-1..5", "MIN..MAX")] {
+    for (text, hint) in
+        [("10", "`--kwarg n_workers=10`"), ("0..=10", "without the `=`"), ("a..b", "expected MIN..MAX"), ("-1..5", "MIN..MAX")]
+    {
         let error = error(vec![adapt(text)]);
         assert!(error.contains("--adapt") && error.contains(hint) && error.contains(&format!("found \"{text}\"")), "{error}");
     }
