@@ -10,7 +10,7 @@ pub(super) fn floor(view: &View<'_>, base: u32) -> (u32, Reason) {
     let minimum = view.adaptive.minimum();
     let floors = [
         (minimum, Reason::Minimum { workers: minimum }),
-        (stream(view), Reason::Stream { rate: view.rate }),
+        (view.streaming, Reason::Stream { rate: view.rate }),
         (recurring(view, base), Reason::Recurring { workers: base }),
         (short_of_memory(view), Reason::Memory { stored: view.stored as u64 }),
     ];
@@ -21,10 +21,6 @@ pub(super) fn floor(view: &View<'_>, base: u32) -> (u32, Reason) {
         }
     }
     largest
-}
-
-fn stream(view: &View<'_>) -> u32 {
-    view.streaming()
 }
 
 /// An investment in graphs like the recent ones: made while there is a backlog, kept until it has arrived.

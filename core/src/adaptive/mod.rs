@@ -86,6 +86,7 @@ impl Adaptive {
         let mut view = View::new(self, state, load, fleet, durations);
         state.stream.note(load, &view.durations, view.now, view.startup);
         view.rate = state.stream.rate(view.startup);
+        view.streaming = state.stream.workers(view.rate, view.slots);
         let replay = recurrence::Replay {
             now: view.now,
             startup: view.startup,
@@ -95,7 +96,7 @@ impl Adaptive {
             idle_max: self.config.idle_max,
             slots: view.slots,
             maximum: self.maximum(),
-            streaming: view.streaming(),
+            streaming: view.streaming,
             durations: &view.durations,
         };
         state.recurrence.note(load, replay);
@@ -142,6 +143,9 @@ impl Adaptive {
         }
         if state.scheduler_bound >= Self::SCHEDULER_BOUND {
             return (current, Some(Reason::SchedulerBound { ready: view.ready }));
+        }
+        if view.keeps_up() {
+            return (current, None);
         }
         let tokens = self.backend.launch_limit().map(|(burst, rate)| (state.tokens.unwrap_or(burst), rate));
         let room = self.maximum().saturating_sub(current);

@@ -16,10 +16,16 @@ pub(super) struct Stream {
     work: f64,
     /// Tasks that had arrived at the last decision, per prefix.
     arrived: Vec<u64>,
+    /// Workers for it, as long as they fit: see [`Stream::workers`].
+    held: u32,
 }
 
 impl Stream {
     const BINS: usize = 12;
+    /// How busy the workers of a stream should be, and how little and how much they may be.
+    const USUAL: f64 = 0.9;
+    const FEW: f64 = 0.8;
+    const MANY: f64 = 0.97;
     /// Fewer bins say nothing.
     const ENOUGH: usize = 6;
 
@@ -47,21 +53,34 @@ impl Stream {
     /// Seconds of work per second, forecast for one start-up ahead. 0 unless work arrives all the time: in at least three
     /// quarters of the bins.
     ///
-    /// Level: the median of the last five bins. Slope: the median of the slopes between all pairs (Theil-Sen), where three
-    /// quarters of them rise. At most twice the fullest bin.
+    /// Level: the mean of the last five bins without the least and the fullest; a median jumps by a whole task. Slope: the median
+    /// of the slopes between all pairs (Theil-Sen), where three quarters of them rise. At most twice the fullest bin.
     pub(super) fn rate(&self, startup: f64) -> f64 {
         let count = self.bins.len();
         if count < Self::ENOUGH {
             return 0.0;
         }
         let bins: Vec<f64> = self.bins.iter().copied().collect();
+        let last = sorted(bins[count - 5..].to_vec());
+        let level = last[1..4].iter().sum::<f64>() / 3.0;
         let sorted = sorted(bins.clone());
         if sorted[count / 4] <= 0.0 {
             return 0.0;
         }
-        let level = median(bins[count - 5..].to_vec());
         let ahead = 2.0 + startup / Self::width(startup);
         (level + rise(&bins) * ahead).min(2.0 * sorted[count - 1])
+    }
+
+    /// Workers that keep up with `rate`, a tenth to spare. The number stays while they are neither too few nor far too many: how many
+    /// tasks come into a bin varies also where they come like clockwork, and a fleet that follows goes up and down for ever.
+    pub(super) fn workers(&mut self, rate: f64, slots: f64) -> u32 {
+        let busy = rate / (f64::from(self.held) * slots);
+        if rate <= 0.0 {
+            self.held = 0;
+        } else if self.held == 0 || !(Self::FEW..=Self::MANY).contains(&busy) {
+            self.held = (rate / Self::USUAL / slots).ceil() as u32;
+        }
+        self.held
     }
 }
 
@@ -99,9 +118,17 @@ mod tests {
         assert_eq!(stream(&[5.0; 6]).rate(12.0), 5.0);
     }
 
+    /// Seven and eight tasks by turns: a fleet that is right for both stays.
+    #[test]
+    fn a_fleet_that_fits_stays() {
+        let mut stream = Stream::default();
+        assert_eq!([13.2, 14.4, 12.4, 13.0].map(|rate| stream.workers(rate, 1.0)), [15; 4]);
+        assert_eq!([14.7, 13.2, 9.0, 0.0].map(|rate| stream.workers(rate, 1.0)), [17, 17, 10, 0]);
+    }
+
     #[test]
     fn a_rise_is_followed_one_startup_ahead() {
-        // 2 s bins; the median of the last five is 6, one more per bin, 2 + 6 bins ahead.
+        // 2 s bins; the middle of the last five is 6, one more per bin, 2 + 6 bins ahead.
         assert_eq!(stream(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]).rate(12.0), 14.0);
         assert_eq!(stream(&[8.0, 7.0, 6.0, 5.0, 4.0, 3.0]).rate(12.0), 5.0);
     }

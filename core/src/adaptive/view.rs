@@ -34,6 +34,8 @@ pub(super) struct View<'a> {
     pub(super) stored: f64,
     /// Seconds of work that arrive per second; 0: no stream.
     pub(super) rate: f64,
+    /// Workers that keep up with the stream; 0: no stream.
+    pub(super) streaming: u32,
     /// How long a worker may idle: as learned, and at least `wait_count` decisions.
     pub(super) timer: f64,
     pub(super) keep: f64,
@@ -71,6 +73,7 @@ impl<'a> View<'a> {
             processing: load.processing(),
             stored: fleet.workers.iter().map(|worker| worker.bytes as f64).sum(),
             rate: 0.0,
+            streaming: 0,
             timer: 0.0,
             keep: 0.0,
         };
@@ -101,9 +104,10 @@ impl<'a> View<'a> {
         (tasks / self.slots).ceil() as u32
     }
 
-    /// Workers that keep up with the stream, a tenth to spare.
-    pub(super) fn streaming(&self) -> u32 {
-        if self.rate > 0.0 { self.workers_for(self.rate / 0.9) } else { 0 }
+    /// A stream without a backlog: what runs now is its flow, which never ends and calls for nobody.
+    pub(super) fn keeps_up(&self) -> bool {
+        let slots = f64::from(self.current()) * self.slots;
+        self.rate > 0.0 && self.current() >= self.streaming && (self.ready as f64) < 0.1 * slots
     }
 
     pub(super) fn project(&self, arrivals: &[Arrival], inflow: f64) -> Plan {

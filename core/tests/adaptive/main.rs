@@ -331,4 +331,28 @@ proptest! {
         prop_assert_eq!(desired.last().copied(), Some(minimum));
         prop_assert_eq!(killed, 0);
     }
+
+    /// Constant load of any kind for an hour: once it has settled the fleet does not go up and down. Where so little comes that one task
+    /// more or less in a few seconds is much, it may now and then, by a step.
+    #[test]
+    fn any_constant_load_settles(
+        startup in prop::sample::select(vec![1u64, 10, 60]),
+        every in 100u64..2000,
+        millis in 100u64..20_000,
+        slots in 1u32..5,
+    ) {
+        // Whatever it needs fits in the bounds.
+        prop_assume!(millis / every < 60);
+        let mut herd = Herd::new(bounded(0, 200), backend(startup), slots, 7, 0.0);
+        for k in 0..3_600_000 / every {
+            herd.submit(Duration::from_millis(every * k), 1, Duration::from_millis(millis));
+        }
+        let Plot { desired, killed } = herd.plot(3590);
+        let settled = &desired[600..];
+        let steps: Vec<_> = settled.windows(2).map(|pair| pair[1].cmp(&pair[0])).filter(|step| step.is_ne()).collect();
+        let turns = steps.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        let (low, high) = (settled.iter().min().unwrap(), settled.iter().max().unwrap());
+        prop_assert!(turns <= 6 && f64::from(*high) <= f64::from(*low) * 1.15 + 1.0, "{turns} turns from {low} to {high}");
+        prop_assert_eq!(killed, 0);
+    }
 }
