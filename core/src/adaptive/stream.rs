@@ -123,7 +123,7 @@ mod tests {
     fn a_fleet_that_fits_stays() {
         let mut stream = Stream::default();
         assert_eq!([13.2, 14.4, 12.4, 13.0].map(|rate| stream.workers(rate, 1.0)), [15; 4]);
-        assert_eq!([14.7, 13.2, 9.0, 0.0].map(|rate| stream.workers(rate, 1.0)), [17, 17, 10, 0]);
+        assert_eq!([14.7, 14.0, 9.0, 0.0].map(|rate| stream.workers(rate, 1.0)), [17, 17, 10, 0]);
     }
 
     #[test]
