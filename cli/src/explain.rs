@@ -13,7 +13,6 @@ use std::{
 };
 
 use remuda::adaptive::{Begin, Decided, Decision, Entry, Reason, Replay};
-use serde_json::{Value, json};
 use tracing::{
     Event, Metadata, Subscriber,
     field::{Field, Visit},
@@ -92,7 +91,7 @@ impl<S: Subscriber> Layer<S> for Explain {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut said = Said::default();
         event.record(&mut said);
-        if let Some(line) = said.line() {
+        if let Some(line) = said.0 {
             self.take(&line);
         }
     }
@@ -102,37 +101,20 @@ impl<S: Subscriber> Layer<S> for Explain {
     }
 }
 
-/// What the keeper says: JSON in fields.
+/// What the keeper says: a line of the log.
 #[derive(Default)]
-struct Said {
-    begin: Option<String>,
-    tick: Option<String>,
-}
-
-impl Said {
-    /// As a line of the log.
-    fn line(&self) -> Option<String> {
-        if let Some(tick) = &self.tick {
-            return Some(format!("{{\"decided\":{tick}}}"));
-        }
-        let mut begin: Value = serde_json::from_str(self.begin.as_ref()?).ok()?;
-        begin.as_object_mut()?.insert("version".into(), env!("CARGO_PKG_VERSION").into());
-        Some(json!({ "begin": begin }).to_string())
-    }
-}
+struct Said(Option<String>);
 
 impl Visit for Said {
     fn record_str(&mut self, field: &Field, value: &str) {
-        match field.name() {
-            "begin" => self.begin = Some(value.to_owned()),
-            "tick" => self.tick = Some(value.to_owned()),
-            _ => {}
+        if field.name() == "entry" {
+            self.0 = Some(value.to_owned());
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if matches!(field.name(), "begin" | "tick") {
-            self.record_str(field, &format!("{value:?}"));
+        if field.name() == "entry" {
+            self.0 = Some(format!("{value:?}"));
         }
     }
 }
@@ -256,18 +238,5 @@ mod tests {
                 "    4.1 s  scaling: 4 workers: no work and no workers",
             ]
         );
-    }
-
-    #[test]
-    fn what_the_keeper_says_is_a_line_of_the_log() {
-        let entry = decided(5, 1, Reason::Asleep);
-        let Entry::Decided(decided) = &entry else { panic!("{entry:?}") };
-        let said = Said { tick: Some(serde_json::to_string(decided).unwrap()), ..Said::default() };
-        assert_eq!(Entry::parse(&said.line().unwrap()).unwrap(), entry);
-        let begin = json!({"config": AdaptConfig::default(), "backend": Backend::new(Duration::from_secs(3)), "state": State::default()});
-        let line = Said { begin: Some(begin.to_string()), ..Said::default() }.line().unwrap();
-        let expected = Begin::new(AdaptConfig::default(), Backend::new(Duration::from_secs(3)), State::default());
-        assert_eq!(Entry::parse(&line).unwrap(), Entry::Begin(Box::new(expected)));
-        assert_eq!(Said::default().line(), None);
     }
 }
