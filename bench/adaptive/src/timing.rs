@@ -78,11 +78,11 @@ impl Case {
 
     fn load(&self, number: u64) -> Load {
         // New graphs have ids of their own; the old ones are over.
-        let graph = if self.every > 0 { number / self.every } else { 0 };
+        let graph = number.checked_div(self.every).unwrap_or(0);
         let each = self.tasks / self.groups;
         let running = self.workers.min(self.tasks);
         let group = |at: u64| {
-            let first = at % self.chain == 0;
+            let first = at.is_multiple_of(self.chain);
             Group {
                 id: graph * self.groups + at,
                 prefix: (at % self.prefixes()) as usize,
