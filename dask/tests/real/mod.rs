@@ -122,11 +122,6 @@ impl Running {
         Self::start(&[&args[..], &["--protocol", &protocol]].concat(), environment, directory, "Registered to:").await
     }
 
-    pub fn signal(&self, name: &str) {
-        let pid = self.child.id().expect("it runs").to_string();
-        assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
-    }
-
     pub async fn end(mut self) {
         self.child.kill().await.unwrap();
     }
