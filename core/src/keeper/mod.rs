@@ -98,6 +98,8 @@ pub(crate) struct Keeper {
     /// Until the cluster is open: how many workers, and whether it adapts.
     wish: (Option<u32>, Option<AdaptConfig>),
     scaler: Option<Scaler>,
+    /// The last one, until there is another: what it has learned and spent counts on.
+    retired: Option<Scaler>,
     log: Log,
     /// One look at the load, at most.
     looks: JoinSet<Result<Observation>>,
@@ -126,6 +128,7 @@ impl Keeper {
             listing: None,
             wish: (setup.workers, setup.adapt),
             scaler: None,
+            retired: None,
             log: Log::default(),
             looks: JoinSet::new(),
             begin: Instant::now(), // set again where the loop runs: that may be another clock
@@ -172,7 +175,8 @@ impl Keeper {
         match command {
             Command::Scale { count, victims, number } => {
                 self.heard = self.heard.max(number);
-                (self.wish, self.scaler) = ((Some(count), None), None);
+                self.wish = (Some(count), None);
+                self.retired = self.scaler.take().or(self.retired.take());
                 Input::Scale { count, victims }
             }
             Command::Adapt { config, number } => {

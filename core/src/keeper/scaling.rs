@@ -33,7 +33,8 @@ impl Keeper {
             self.wish.1 = Some(config);
             return Input::Tick;
         };
-        let scaler = Scaler::new(config, &manager.info(), engine.arrivals(), self.scaler.take());
+        let before = self.scaler.take().or(self.retired.take());
+        let scaler = Scaler::new(config, &manager.info(), engine.arrivals(), before);
         self.looks.abort_all();
         self.report(ClusterEvent::Adapting(scaler.config().clone()));
         Input::Adapt { native: self.scaler.insert(scaler).native() }

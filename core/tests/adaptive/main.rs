@@ -124,7 +124,7 @@ proptest! {
         let base = first(&config, &backend(startup), &load).launch;
         let slower = first(&config, &backend(startup * factor), &load).launch;
         let haste = first(&AdaptConfig { time_weight: factor as f64, ..config }, &backend(startup), &load).launch;
-        prop_assert!(f64::from(slower) <= f64::from(base) * 1.35, "{base}, slower {slower}");
+        prop_assert!(f64::from(slower) <= f64::from(base) * 1.5, "{base}, slower {slower}");
         prop_assert!(f64::from(haste) >= f64::from(base) / 1.35, "{base}, in haste {haste}");
     }
 

@@ -115,7 +115,7 @@ async fn a_victim_that_got_work_meanwhile_finishes_it() {
     // Looks are old when they are answered, and work comes into the gap: most victims are busy by then.
     let plan = Plan { load_takes: Duration::from_millis(900), ..Plan::of("yard::Gap", s(1)) };
     let (yard, cluster) = open(plan, bounds(0, 5)).await;
-    for round in 0..200u64 {
+    for round in 0..80u64 {
         yard.submit(5, s(3));
         yard.submit(1, s(90)); // longer than any deadline for drains
         yard.done().await;
@@ -202,6 +202,8 @@ async fn scaling_ends_it_and_says_so_and_adapting_again_replaces_the_bounds() {
     assert!(news.iter().any(|event| matches!(event, ClusterEvent::AdaptingEnded { workers: 1 })));
     cluster.adapt(bounds(2, 3)).unwrap();
     until(&cluster, |status| status.running == 3).await;
+    let adapt = until(&cluster, |status| status.adapt.as_ref().is_some_and(|adapt| adapt.decision.is_some())).await.adapt.unwrap();
+    assert!(adapt.usage.worker_seconds >= 60.0 && adapt.startup.is_some(), "what was learned and used before: {adapt:?}");
     yard.done().await;
     until(&cluster, |status| status.wanted == 2).await;
     assert!(yard.most() <= 6);
@@ -328,7 +330,7 @@ async fn the_log_can_be_replayed_from_the_start_and_from_wherever_one_begins_to_
 /// An hour of random work: no task killed, no bound violated, everything done, and back to nobody.
 #[tokio::test(start_paused = true)]
 async fn an_hour_of_random_work() {
-    for seed in 1..=6u64 {
+    for seed in 1..=4u64 {
         let mut random = seed;
         let mut next = move |below: u64| {
             // xorshift: the same session each time.
