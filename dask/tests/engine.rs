@@ -5,6 +5,8 @@
 mod bench;
 #[path = "engine/load.rs"]
 mod load;
+#[path = "engine/places.rs"]
+mod places;
 #[path = "engine/proxy.rs"]
 mod proxy;
 mod real;

@@ -33,19 +33,24 @@ impl Bench {
     }
 
     pub async fn start_with(test: &str, workers: &[&str], options: DaskOptions) -> Option<Self> {
-        Self::make(test, workers, options, false).await
+        Self::make(test, workers, options, false, &[]).await
+    }
+
+    /// With these variables in the scheduler's environment.
+    pub async fn start_configured(test: &str, workers: &[&str], options: DaskOptions, environment: &[(&str, &str)]) -> Option<Self> {
+        Self::make(test, workers, options, false, environment).await
     }
 
     pub async fn start_behind_a_proxy(test: &str, workers: &[&str], options: DaskOptions) -> Option<Self> {
-        Self::make(test, workers, options, true).await
+        Self::make(test, workers, options, true, &[]).await
     }
 
-    async fn make(test: &str, workers: &[&str], options: DaskOptions, is_behind: bool) -> Option<Self> {
+    async fn make(test: &str, workers: &[&str], options: DaskOptions, is_behind: bool, environment: &[(&str, &str)]) -> Option<Self> {
         if !can_run(test).await {
             return None;
         }
         let directory = TempDir::new().unwrap();
-        let (scheduler, address) = Running::scheduler(directory.path()).await;
+        let (scheduler, address) = Running::scheduler_with("tcp", &variables(environment), directory.path()).await;
         let mut bench = Self { directory, scheduler: Some(scheduler), address, workers: BTreeMap::new(), proxy: None, engine: None };
         for name in workers {
             bench.add_worker(name).await;
@@ -119,6 +124,10 @@ impl Bench {
             scheduler.end().await;
         }
     }
+}
+
+fn variables(environment: &[(&str, &str)]) -> BTreeMap<String, String> {
+    environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 /// A call of a Python function with these arguments: `[[positional..], {keyword: ..}]`.
