@@ -1,0 +1,67 @@
+//! Workers that follow the work: bounds on the command line, the decisions and why, what was used.
+
+use std::fs;
+
+use crate::harness::Place;
+
+const FLOW: &str = "
+runner: {cluster_kwargs: {processes: false}, adapt_kwargs: {maximum: 9, budget: 1h}}
+tasks:
+  naps: {command: [sleep, '0.0{{ i }}'], map: {i: {range: 30}}}
+  said: {command: [printf, '%s', well], after: [naps]}
+result: $said
+";
+
+#[test]
+fn a_run_adapts_between_bounds_and_tells_why() {
+    let place = Place::new(&[("flow.yaml", FLOW)]);
+    let run = place.remuda(&["run", "flow.yaml", "--adapt", "0..3", "--explain-scaling"]);
+    assert_eq!(run.code(0).out, "well\n");
+    let started = "scaling: from 0 to 3 workers, a start is taken for 10ms, a budget of 3600 worker-seconds";
+    run.says(&[started, " (start +", "adaptive scaling: ", " of a budget of 3600 worker-seconds used, ", "cluster closed"]);
+    let most = run.err.lines().filter_map(|line| line.split_once("scaling: ")?.1.split_once(" workers")?.0.parse::<u32>().ok()).max();
+    assert!(most.is_some_and(|most| (1..=3).contains(&most)), "{most:?}: {}", run.err);
+    let quiet = place.remuda(&["run", "flow.yaml", "--quiet"]);
+    assert_eq!((quiet.code(0).out.as_str(), quiet.err.as_str()), ("well\n", ""));
+}
+
+#[test]
+fn a_log_of_decisions_is_made_again_the_same() {
+    let place = Place::new(&[("flow.yaml", FLOW)]);
+    let run = place.remuda(&["run", "flow.yaml", "--quiet", "--explain-scaling=log.jsonl"]);
+    assert_eq!(run.code(0).err, "", "what goes to a file is not told");
+    let again = place.remuda(&["explain-scaling", "log.jsonl", "--all"]);
+    let told = &again.code(0).out;
+    assert!(told.contains("(start +") && told.contains("from 0 to 9 workers") && told.ends_with("made again the same\n"), "{told}");
+    let log = fs::read_to_string(place.path().join("log.jsonl")).unwrap();
+    let decisions = log.lines().filter(|line| line.starts_with("{\"decided\"")).count();
+    assert!(told.contains(&format!("\n{decisions} decision")), "{told}");
+
+    let changed = log.replace("\"launch\":0", "\"launch\":1");
+    assert_ne!(changed, log);
+    fs::write(place.path().join("changed.jsonl"), changed).unwrap();
+    let otherwise = place.remuda(&["explain-scaling", "changed.jsonl"]);
+    assert!(otherwise.code(1).out.contains("now: ") && otherwise.out.contains("come out otherwise"), "{}", otherwise.out);
+    let rest: String = log.lines().skip(1).map(|line| format!("{line}\n")).collect();
+    fs::write(place.path().join("rest.jsonl"), rest).unwrap();
+    place.remuda(&["explain-scaling", "rest.jsonl"]).code(2).says(&["rest.jsonl:1", "from its first line"]);
+    place.remuda(&["explain-scaling", "flow.yaml"]).code(2).says(&["flow.yaml:1", "not a line of a decision log"]);
+    place.remuda(&["explain-scaling", "none"]).code(2).says(&["none: "]);
+}
+
+#[test]
+fn mistakes_about_bounds_are_told_before_anything_is_created() {
+    let place = Place::new(&[("flow.yaml", FLOW), ("wrong.yaml", &FLOW.replace("budget", "budgte"))]);
+    for (bounds, words) in [("4", "at most 4 is `..4`"), ("0..=4", "without the `=`"), ("9..3", "`minimum` (9) is more than `maximum` (3)")]
+    {
+        place.remuda(&["validate", "flow.yaml", "--adapt", bounds]).code(2).says(&["--adapt: ", words]);
+    }
+    place.remuda(&["validate", "wrong.yaml"]).code(2).says(&["wrong.yaml:2:", "adapt_kwargs.budgte", "did you mean `budget`"]);
+    place
+        .remuda(&["run", "flow.yaml", "--adapt", "0..3", "--address", "tcp://h:1"])
+        .code(2)
+        .says(&["`adapt_kwargs` (--adapt)", "--address"]);
+    place.remuda(&["run", "flow.yaml", "--explain-scaling=no/where"]).code(2).says(&["--explain-scaling: no/where cannot be written"]);
+    let shown = place.remuda(&["config", "show", "--origin", "--adapt", "2..", "flow.yaml"]);
+    insta::assert_snapshot!(shown.code(0).out);
+}
