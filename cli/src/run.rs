@@ -41,6 +41,10 @@ pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> 
     let checked = validate::check(&args.flow, &args.params, &args.settings)?;
     if !args.quiet {
         checked.config.notices.iter().for_each(|notice| screen.lines(&format!("note: {notice}")));
+        if args.explain_scaling.is_some() && !matches!(checked.config.mode, Mode::Temporary { adapt: Some(_), .. }) {
+            screen
+                .lines("note: --explain-scaling has nothing to tell: the cluster is not adaptive; give --adapt MIN..MAX or `adapt_kwargs`");
+        }
     }
     remuda::join_at_exit();
     let runtime =

@@ -1,8 +1,10 @@
 //! Workers that follow the work: bounds on the command line, the decisions and why, what was used.
 
-use std::fs;
+use std::{fs, process::Command};
 
-use crate::harness::Place;
+use rustix::process::Signal;
+
+use crate::{dask, harness::Place};
 
 const FLOW: &str = "
 runner: {cluster_kwargs: {processes: false}, adapt_kwargs: {maximum: 9, budget: 1h}}
@@ -21,6 +23,8 @@ fn a_run_adapts_between_bounds_and_tells_why() {
     run.says(&[started, " (start +", "adaptive scaling: ", " of a budget of 3600 worker-seconds used, ", "cluster closed"]);
     let most = run.err.lines().filter_map(|line| line.split_once("scaling: ")?.1.split_once(" workers")?.0.parse::<u32>().ok()).max();
     assert!(most.is_some_and(|most| (1..=3).contains(&most)), "{most:?}: {}", run.err);
+    let fixed = place.remuda(&["run", "flow.yaml", "--explain-scaling", "--cluster-class", "local::LocalCluster"]);
+    fixed.code(0).says(&["note: --explain-scaling has nothing to tell"]);
     let quiet = place.remuda(&["run", "flow.yaml", "--quiet"]);
     assert_eq!((quiet.code(0).out.as_str(), quiet.err.as_str()), ("well\n", ""));
 }
@@ -37,7 +41,7 @@ fn a_log_of_decisions_is_made_again_the_same() {
     let decisions = log.lines().filter(|line| line.starts_with("{\"decided\"")).count();
     assert!(told.contains(&format!("\n{decisions} decision")), "{told}");
 
-    let changed = log.replace("\"launch\":0", "\"launch\":1");
+    let changed = log.replace("\"victims\":[]", "\"victims\":[999]");
     assert_ne!(changed, log);
     fs::write(place.path().join("changed.jsonl"), changed).unwrap();
     let otherwise = place.remuda(&["explain-scaling", "changed.jsonl"]);
@@ -64,4 +68,30 @@ fn mistakes_about_bounds_are_told_before_anything_is_created() {
     place.remuda(&["run", "flow.yaml", "--explain-scaling=no/where"]).code(2).says(&["--explain-scaling: no/where cannot be written"]);
     let shown = place.remuda(&["config", "show", "--origin", "--adapt", "2..", "flow.yaml"]);
     insta::assert_snapshot!(shown.code(0).out);
+}
+
+/// A held cluster follows the work of whoever uses it, until somebody says a number.
+#[test]
+fn a_held_cluster_adapts_until_it_is_scaled() {
+    if !dask::can_run("a_held_cluster_adapts_until_it_is_scaled") {
+        return;
+    }
+    let place = dask::place(&[]);
+    let bounds = ["--kwarg", "threads_per_worker=1", "--kwarg", "name=barn", "--adapt", "0..2"];
+    let mut held = place.start(&[&["cluster", "start", "--cluster-class", "local::DaskCluster"], &bounds[..]].concat());
+    let address = held.line();
+    let script = "
+import sys
+from dask.distributed import Client
+with Client(sys.argv[1], timeout=30) as client:
+    print(sum(client.gather(client.map(lambda x: x + 1, range(12)))))
+";
+    let python =
+        Command::new("timeout").args(["60", "python3", "-c", script, &address]).env("PATH", place.variable("PATH")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&python.stdout), "78\n", "{}", String::from_utf8_lossy(&python.stderr));
+    place.remuda(&["cluster", "scale", &address, "-n", "1"]).code(0).says(&["barn: 1 worker wanted", "adaptive scaling is over"]);
+    let again = place.remuda(&["cluster", "scale", &address, "-n", "2"]);
+    assert!(!again.code(0).err.contains("adaptive"), "{}", again.err);
+    held.signal(Signal::INT);
+    held.end().code(0).says(&["(start +", "adaptive scaling is over: 1 worker wanted", "cluster closed"]);
 }
