@@ -133,8 +133,6 @@ class Table:
 class BufferOutputStream:
     data = b""
     def getvalue(self):
-        return self
-    def to_pybytes(self):
         return self.data
 
 class ipc:

@@ -167,7 +167,7 @@ class Core:
         elif finish == "erred":
             self.ended_on(record)
             self.erred(record, key, start, kwargs)
-        elif finish == "no-worker" or (finish == "queued" and not self.scheduler.workers):
+        elif finish == "no-worker" or (finish == "queued" and not self.scheduler.running):
             record.told = hindrance(self, key)
             record.session.tell(["pending", record.number, record.told])
             self.review_later()
