@@ -22,7 +22,7 @@ ARROWS = {
     "remuda-cli": {"remuda"},
     "remuda-tests": {"remuda-core"},
     "remuda-examples": {"remuda"},
-    "remuda-bench": {"remuda"},
+    "remuda-bench": {"remuda", "remuda-core"},
     "remuda-bench-adaptive": {"remuda-core"},
 }
 
