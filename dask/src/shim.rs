@@ -138,6 +138,9 @@ pub async fn install(rpc: &mut Rpc) -> Result<Hello> {
         Err(error) if error.kind() == ErrorKind::Unsupported => {}
         answered => return answered,
     }
+    if rpc.identity().await?.kind != SCHEDULER {
+        return Err(no_scheduler());
+    }
     let version = rpc.versions().await?.distributed;
     let name = plugin_name();
     let plugin = |class| Value::from(pickle::plugin(BOOT, &SOURCE, hash(), env!("CARGO_PKG_VERSION"), class));
@@ -173,6 +176,9 @@ async fn hello(rpc: &mut Rpc) -> Result<Hello> {
     if protocol != Some(PROTOCOL) {
         return Err(Error::new(ErrorKind::Unexpected, format!("the shim speaks protocol {protocol:?} instead of {PROTOCOL}")));
     }
+    if get(body, "distributed").is_none() {
+        return Err(no_scheduler());
+    }
     let field = |name| get(body, name).and_then(text).unwrap_or_default().to_owned();
     let python = get(body, "python").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let python: Vec<String> = python.iter().filter_map(Value::as_u64).map(|part| part.to_string()).collect();
@@ -185,6 +191,14 @@ async fn hello(rpc: &mut Rpc) -> Result<Hello> {
         dashboard: get(body, "dashboard").and_then(text).map(str::to_owned),
         environments: get(body, "environments").and_then(Value::as_array).into_iter().flatten().filter_map(Environment::read).collect(),
     })
+}
+
+/// As schedulers say of themselves.
+const SCHEDULER: &str = "Scheduler";
+
+fn no_scheduler() -> Error {
+    Error::new(ErrorKind::ConfigInvalid, "a worker answers there, not a scheduler")
+        .with_hint("write the address of its scheduler, which `dask scheduler` prints at its start")
 }
 
 /// `register_worker_plugin` of 2023.9 and older does not know the argument, 2026.8 does not do without.

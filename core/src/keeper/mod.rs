@@ -313,19 +313,21 @@ impl Keeper {
             let info = self.made.manager().map(|manager| manager.info());
             let cx = self.made.context();
             let name = cx.as_ref().map(|cx| cx.name().into()).unwrap_or_default();
+            (self.engine, self.changes) = (Some(engine.clone()), Some(changes));
+            let adapt = self.wish.1.take().map(|config| self.adapt(config));
+            if let (Some(scaler), true, Input::Started(Ok((_, first)))) = (&mut self.scaler, adapt.is_some(), &input) {
+                scaler.begin_with(*first);
+            }
+            let (wanted, workers) = (self.fleet.desired(), self.fleet.snapshot());
+            let adapting = self.scaler.as_ref().map(|scaler| adapt_status(scaler, wanted, &workers));
+            // At once: who has the engine knows whether its workers adapt.
             self.status.send_modify(|status| {
-                (status.engine, status.info, status.name) = (Some(engine.clone()), info, name);
-                (status.endpoint, status.dashboard) = (Some(endpoint), dashboard);
+                (status.engine, status.info, status.name) = (Some(engine), info, name);
+                (status.endpoint, status.dashboard, status.adapt) = (Some(endpoint), dashboard, adapting);
                 status.ledger = cx.map(|cx| cx.ledger().clone());
             });
-            (self.engine, self.changes) = (Some(engine), Some(changes));
-            if let Some(config) = self.wish.1.take() {
-                let adapt = self.adapt(config);
-                if let (Some(scaler), Input::Started(Ok((_, first)))) = (&mut self.scaler, &input) {
-                    scaler.begin_with(*first);
-                }
-                return vec![adapt, input]; // in this order: a platform that scales by itself is told no number
-            }
+            // In this order: a platform that scales by itself is told no number.
+            return adapt.into_iter().chain([input]).collect();
         }
         vec![input]
     }

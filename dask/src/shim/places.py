@@ -1,6 +1,6 @@
 # ---- Where tasks may run.
 
-# Seconds after the last worker came, after which a task that none of them fits is given up, where nothing says that one will.
+# Seconds after the last worker came, and of waiting, after which a task that none of them fits is given up.
 LATE = 60
 # How a keeper names its workers: the place, and how many have had it before. No name comes twice.
 KEPT = re.compile(r"(0|[1-9][0-9]*)-(0|[1-9][0-9]*)")
@@ -73,8 +73,9 @@ def hindrance(core, key):
     return lacking(record.definition, workers) or "no worker is running: all are paused or closing"
 
 
-def hopeless(core, definition):
-    """Why no worker will run it, as far as can be known, and what to do: None while there may be one, now or later."""
+def hopeless(core, definition, at_last=False):
+    """Why no worker will run it, as far as can be known, and what to do: None while there may be one, now or later. `at_last`: what may
+    come has been waited for."""
     if not definition.workers and "resources" not in definition.annotations:
         return None
     workers = list(core.scheduler.workers.values())
@@ -83,7 +84,7 @@ def hopeless(core, definition):
         return None
     if named(definition, workers):
         return text, "ask for what the workers have, or have a worker that offers it before the task is submitted"
-    if any(may_come(core, name) for name in definition.workers):
+    if not at_last and any(may_come(core, name) for name in definition.workers):
         return None
     return text, "name workers that are there, or let others do it with `allow_other_workers`"
 

@@ -157,7 +157,7 @@ class Core:
         if finish == "processing":
             record.worker = self.scheduler.tasks[key].processing_on.address
             if record.told is not None:
-                record.told = None
+                record.told = record.since = None
                 record.session.tell(["pending", record.number, None])
         elif finish == "memory":
             self.done(record, key, start, kwargs)
@@ -168,7 +168,7 @@ class Core:
             self.ended_on(record)
             self.erred(record, key, start, kwargs)
         elif finish == "no-worker" or (finish == "queued" and not self.scheduler.running):
-            record.told = hindrance(self, key)
+            record.told, record.since = hindrance(self, key), record.since or time.monotonic()
             record.session.tell(["pending", record.number, record.told])
             self.review_later()
         elif start == "memory" and finish in ("released", "waiting"):
@@ -349,22 +349,32 @@ class Core:
 
     def retell(self):
         """What still hinders tasks, now that a worker has come, or that none comes any more."""
-        self.retelling, reasons, given_up = False, {}, {}
-        is_late = time.monotonic() >= self.joined + LATE
+        self.retelling, reasons, given_up, now, waits = False, {}, {}, time.monotonic(), False
+        is_late = now >= self.joined + LATE
         try:
             for task in list(self.scheduler.unrunnable):
                 record = self.records.get(task.key)
                 if record is None:
                     continue
                 # The same for all tasks of a definition: a look at each worker, once.
-                if record.definition not in reasons:
-                    reasons[record.definition] = hindrance(self, task.key), hopeless(self, record.definition) if is_late else None
-                reason, vain = reasons[record.definition]
+                definition = record.definition
+                if definition not in reasons:
+                    reasons[definition] = hindrance(self, task.key), hopeless(self, definition), hopeless(self, definition, True)
+                reason, vain, at_last = reasons[definition]
+                if is_late and record.since is not None and now - record.since >= LATE:
+                    vain = at_last
+                # A keeper's workers are all alike: what one does not offer, none that is to come will.
+                elif not is_late and (definition.workers or not self.owner["ever"]):
+                    vain = None
                 if vain is not None:
                     given_up.setdefault(record.session, []).append(["refused", record.number, "unschedulable", *vain])
-                elif reason is not None and reason != record.told:
+                    continue
+                waits = True
+                if reason is not None and reason != record.told:
                     record.told = reason
                     record.session.tell(["pending", record.number, reason])
+            if waits and is_late and self.review_at is None:
+                self.review_at = now + LATE
             for session, events in given_up.items():
                 asyncio.ensure_future(session.refuse(events))
         except Exception:

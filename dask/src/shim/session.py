@@ -23,11 +23,11 @@ def cleaned(name):
 class Record:
     """A task of a session."""
 
-    __slots__ = ("session", "number", "definition", "attempt", "note", "base", "worker", "told", "stuck", "open")
+    __slots__ = ("session", "number", "definition", "attempt", "note", "base", "worker", "told", "since", "stuck", "open")
 
     def __init__(self, session, number, definition, base):
         self.session, self.number, self.definition, self.attempt = session, number, definition, 0
-        self.note, self.base, self.worker, self.told, self.stuck = None, base, None, None, 0
+        self.note, self.base, self.worker, self.told, self.since, self.stuck = None, base, None, None, None, 0
         # Its end has not been told.
         self.open = True
 

@@ -77,7 +77,7 @@ class Scheduler:
 def core():
     scheduler = Scheduler()
     return types.SimpleNamespace(
-        scheduler=scheduler, submitter=scheduler, loop=asyncio.get_running_loop(), portion=100, records={}, sessions={},
+        scheduler=scheduler, submitter=scheduler, loop=asyncio.get_running_loop(), portion=100, records={}, sessions={}, review_at=None,
         paced=lambda count, seconds: None, resolved=list,
     )
 
@@ -237,6 +237,24 @@ async def what_waits_in_vain_is_given_up():
     await until(lambda: len(session.events) > 1)
     assert session.events[1][:3] == ["refused", 1, "unschedulable"], session.events
     await until(lambda: not session.keys)
+    # A keeper's place may be filled, for a while; what its workers do not offer, none will.
+    there.owner, there.joined = {"ever": True}, shim.time.monotonic()
+    definitions = [[2, {"name": "f", "workers": ["9"]}], [3, {"name": "f", "resources": {"GPU": 1}}]]
+    there.scheduler.workers, session.events = {}, []
+    await session.take({"t": "submit", "n": 2, "defs": definitions, "tasks": [[2, 2, b"", []], [3, 3, b"", []]]})
+    there.scheduler.workers = {"tcp://h:a": worker("0-0")}
+    there.scheduler.unrunnable = [types.SimpleNamespace(key=key) for key in session.keys.values()]
+    there.records[session.keys[2]].since = shim.time.monotonic()
+    shim.Core.retell(there)
+    await until(lambda: 3 not in session.keys)
+    assert sorted(event[:2] for event in session.events) == [["pending", 2], ["refused", 3]], session.events
+    there.joined -= shim.LATE
+    shim.Core.retell(there)
+    assert 2 in session.keys and there.review_at is not None, "it has not been waited for yet"
+    there.records[session.keys[2]].since -= shim.LATE
+    shim.Core.retell(there)
+    await until(lambda: not session.keys)
+    assert session.events[-1][:3] == ["refused", 2, "unschedulable"], session.events
 
 
 async def workers_are_not_asked_all_at_once():
