@@ -301,7 +301,7 @@ async fn start_up_times_are_remembered_by_class_for_the_next_cluster_unless_the_
 
 #[tokio::test(start_paused = true)]
 async fn the_log_can_be_replayed_from_the_start_and_from_wherever_one_begins_to_listen() {
-    let (lines, _guard) = log::record();
+    let lines = log::record();
     let (yard, cluster) = open(Plan::of("yard::Logged", s(3)), bounds(0, 6)).await;
     yard.submit(60, s(2));
     sleep(s(10)).await;
