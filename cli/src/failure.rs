@@ -54,17 +54,25 @@ pub(crate) fn is_unserializable(error: &RunError) -> bool {
 }
 
 fn flow(error: &anyhow::Error) -> String {
-    let others = error.downcast_ref::<FlowFailed>().map(|failed| others(&failed.others));
-    first(error) + &others.unwrap_or_default()
+    let Some(failed) = error.downcast_ref::<FlowFailed>() else { return first(error, 0) };
+    // What keeps one task from being run keeps many from it: that is told with the first.
+    let same = |other: &&OtherFailure| error.downcast_ref::<TaskFailed>().is_some_and(|first| is_refused_alike(first, other));
+    let (alike, rest): (Vec<_>, Vec<_>) = failed.others.iter().partition(same);
+    first(error, alike.len()) + &others(&rest)
+}
+
+fn is_refused_alike(first: &TaskFailed, other: &OtherFailure) -> bool {
+    let cause = first.error.root().to_string();
+    other.state == "refused" && first.error.state_name() == other.state && cause.lines().next().unwrap_or_default() == other.cause
 }
 
 /// A line for each; one for all that could not be run for the same reason, such as a scheduler that is gone.
-fn others(failures: &[OtherFailure]) -> String {
+fn others(failures: &[&OtherFailure]) -> String {
     if failures.is_empty() {
         return String::new();
     }
     let mut lines: Vec<(&OtherFailure, usize)> = Vec::new();
-    for failure in failures {
+    for &failure in failures {
         let alike =
             |of: &&mut (&OtherFailure, usize)| failure.state == "refused" && of.0.state == failure.state && of.0.cause == failure.cause;
         match lines.iter_mut().find(alike) {
@@ -84,9 +92,10 @@ fn others(failures: &[OtherFailure]) -> String {
     format!("\nalso:{text}")
 }
 
-fn first(error: &anyhow::Error) -> String {
+/// `more`: so many others could not be run for the same reason.
+fn first(error: &anyhow::Error, more: usize) -> String {
     if let Some(failed) = error.downcast_ref::<TaskFailed>() {
-        return task(error, failed);
+        return task(error, failed, more);
     }
     match error.downcast_ref::<Error>() {
         Some(error) => error.report(),
@@ -95,7 +104,7 @@ fn first(error: &anyhow::Error) -> String {
 }
 
 /// Where the task stands, what became of it, and the traceback or the end of what a command wrote.
-fn task(error: &anyhow::Error, failed: &TaskFailed) -> String {
+fn task(error: &anyhow::Error, failed: &TaskFailed, more: usize) -> String {
     let mut text = format!("{error:#}");
     match failed.error.root() {
         TaskError::Failed(failure) => {
@@ -106,9 +115,14 @@ fn task(error: &anyhow::Error, failed: &TaskFailed) -> String {
         }
         TaskError::Refused(error) => {
             // On a line of its own.
+            let hint = error.hint().map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
             if let Some(hint) = error.hint() {
-                text = text.replacen(&format!(" (hint: {hint})"), "", 1) + &format!("\n  hint: {hint}");
+                text = text.replacen(&format!(" (hint: {hint})"), "", 1);
             }
+            if more > 0 {
+                text += &format!(" (and {more} more for the same reason)");
+            }
+            text += &hint;
         }
         _ => {}
     }

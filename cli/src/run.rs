@@ -8,7 +8,7 @@ use std::{
 };
 
 use remuda::{
-    Finished, Interrupts, RunReport,
+    Error, ErrorKind, Finished, Interrupts, RunReport,
     config::Mode,
     flowfile::{FlowPlan, FlowResult},
     manager::ClusterEvent,
@@ -70,7 +70,9 @@ pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> 
     if let Some(shown) = shown.into_inner() {
         let _ = runtime.block_on(async { tokio::time::timeout(SHOWN, shown).await });
     }
+    let failure = status.get().and_then(|status| status.borrow().failure.as_ref().map(Error::kind));
     let ending = match checked.config.mode {
+        Mode::Existing { .. } if failure == Some(ErrorKind::SchedulerLost) => "the scheduler was lost",
         Mode::Existing { .. } => LEFT,
         Mode::Temporary { .. } => "cluster closed",
     };

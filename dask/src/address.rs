@@ -1,6 +1,6 @@
 //! Where a scheduler or worker listens.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use remuda_core::error::{Error, Mistake};
 
@@ -88,37 +88,75 @@ impl FromStr for Address {
             };
             Err(Error::invalid(vec![mistake]))
         };
-        let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
-        let place = rest.split('/').next().unwrap_or_default();
-        let (host, port) = match place.rsplit_once(':') {
-            // The last colon of a bare IPv6 number is not before a port.
-            Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
-            _ => (place, None),
-        };
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let scheme = match scheme {
+        let (word, mark, rest) = split_scheme(text);
+        let one_more = rest.starts_with('/') && !rest.ends_with('/');
+        let rest = rest.trim_matches('/');
+        // Without what is no part of an address: a user before it, a path behind it.
+        let place = rest.split(['/', '?', '#']).next().unwrap_or_default().rsplit('@').next().unwrap_or_default();
+        let (host, port) = split_port(place);
+        let number = port.and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0);
+        if host.contains(':') && host.split('%').next().is_none_or(|number| number.parse::<Ipv6Addr>().is_err()) {
+            return wrong(format!("`{host}` is no host"), format!("write `{word}://HOST:PORT`, with [..] round an IPv6 number"));
+        }
+        let scheme = match word {
             "tcp" => Scheme::Tcp,
             "tls" => Scheme::Tls,
-            "http" | "https" => {
+            // Its port is the dashboard's and says nothing about the scheduler's.
+            "http" | "https" | "ws" | "wss" => {
+                let right = written(if matches!(word, "https" | "wss") { "tls" } else { "tcp" }, host, None);
                 return wrong(
-                    format!("`{scheme}` is the dashboard's protocol, not the scheduler's"),
-                    format!("did you mean `tcp://{host}:8786`?"),
+                    format!("`{word}` is the dashboard's protocol (mostly at port 8787), not the scheduler's"),
+                    format!("write `{right}`, or the port where the scheduler listens if that is not 8786"),
                 );
             }
-            other => return wrong(format!("the protocol `{other}` is not supported"), format!("write `tcp://{place}`")),
+            other => return wrong(format!("the protocol `{other}` is not supported"), format!("write `{}`", written("tcp", host, number))),
         };
-        // Brackets again, where the hint needs them.
-        let shown = if host.contains(':') { format!("{scheme}://[{host}]") } else { format!("{scheme}://{host}") };
-        if host.is_empty() {
-            return wrong("no host".into(), format!("write `{scheme}://HOST:8786`"));
+        let right = written(word, host, number);
+        if mark != "://" || one_more {
+            return wrong(format!("`://` must follow `{word}`"), format!("write `{right}`"));
         }
-        match port.map(str::parse) {
-            Some(Ok(port)) if port > 0 && rest == place => Ok(Self { scheme, host: host.to_owned(), port }),
-            Some(Ok(1..)) => wrong("nothing may follow the port".into(), format!("write `{scheme}://{place}`")),
-            Some(_) => wrong("expected a port from 1 to 65535".into(), format!("did you mean `{shown}:8786`?")),
-            None => wrong("no port".into(), format!("did you mean `{shown}:8786`?")),
+        if host.is_empty() {
+            return wrong("the host is missing".into(), format!("write `{right}`"));
+        }
+        match (port, number) {
+            (_, Some(port)) if rest == place => Ok(Self { scheme, host: host.to_owned(), port }),
+            (_, Some(_)) => wrong("an address is protocol, host and port, and nothing else".into(), format!("write `{right}`")),
+            (Some(port), None) => wrong(format!("`{port}` is no port, a number from 1 to 65535"), format!("did you mean `{right}`?")),
+            (None, None) => wrong("the port is missing (Dask's scheduler listens at 8786)".into(), format!("did you mean `{right}`?")),
         }
     }
+}
+
+/// The protocol, what stands between, and the rest. `tcp:/h:1`, `tcp//h:1` and `tcp:h:1` are slips, but `tcp:1` is a host of that name.
+fn split_scheme(text: &str) -> (&str, &str, &str) {
+    if let Some((word, rest)) = text.split_once("://") {
+        return (word, "://", rest);
+    }
+    let end = text.find([':', '/']).unwrap_or(text.len());
+    let rest = text[end..].trim_start_matches([':', '/']);
+    let mark = &text[end..text.len() - rest.len()];
+    let is_host = mark.is_empty() || mark == ":" && rest.bytes().all(|b| b.is_ascii_digit());
+    match &text[..end] {
+        word @ ("tcp" | "tls" | "http" | "https" | "ws" | "wss") if !is_host => (word, mark, rest),
+        _ => ("tcp", "://", text),
+    }
+}
+
+/// The host without brackets, and what follows its colon.
+fn split_port(place: &str) -> (&str, Option<&str>) {
+    let (host, port) = match place.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
+        // Without brackets; as there must be a port, this is it.
+        Some((host, port)) if host.parse::<Ipv6Addr>().is_ok() => (host, Some(port)),
+        _ => (place, None),
+    };
+    (host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host), port)
+}
+
+/// What to write, for a hint.
+fn written(scheme: &str, host: &str, port: Option<u16>) -> String {
+    let (host, port) = (if host.is_empty() { "HOST" } else { host }, port.unwrap_or(8786));
+    if host.contains(':') { format!("{scheme}://[{host}]:{port}") } else { format!("{scheme}://{host}:{port}") }
 }
 
 #[cfg(test)]
@@ -129,6 +167,11 @@ mod tests {
 
     #[test]
     fn an_address_is_written_as_it_was_read() {
+        for (text, right) in
+            [("tcp:1", "tcp://tcp:1"), ("barn:1", "tcp://barn:1"), ("tls://barn:1/", "tls://barn:1"), ("tcp://::1:80", "tcp://[::1]:80")]
+        {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), right);
+        }
         for (text, host) in [("tcp://barn:8786", "barn"), ("tls://[::1]:80", "::1"), ("tcp://10.0.0.7:65535", "10.0.0.7")] {
             let address: Address = text.parse().unwrap();
             assert_eq!((address.to_string().as_str(), address.host()), (text, host));
@@ -138,7 +181,15 @@ mod tests {
     #[test]
     fn what_is_no_address_says_what_would_be_one() {
         for (text, hint) in [
-            ("http://barn:8787/status", "did you mean `tcp://barn:8786`?"),
+            ("http://barn:8787/status", "write `tcp://barn:8786`, or the port where the scheduler listens if that is not 8786"),
+            ("http://10.0.0.7:19001", "write `tcp://10.0.0.7:8786`, or the port where the scheduler listens if that is not 8786"),
+            ("https:/barn", "write `tls://barn:8786`, or the port where the scheduler listens if that is not 8786"),
+            ("tcp:/127.0.0.1:19001", "write `tcp://127.0.0.1:19001`"),
+            ("tcp:///barn:1", "write `tcp://barn:1`"),
+            ("tcp:barn:1", "write `tcp://barn:1`"),
+            ("tls//barn", "write `tls://barn:8786`"),
+            ("tcp://me@barn:1", "write `tcp://barn:1`"),
+            ("tcp://a:b:1", "write `tcp://HOST:PORT`, with [..] round an IPv6 number"),
             ("tcp://barn", "did you mean `tcp://barn:8786`?"),
             ("tcp://barn:no", "did you mean `tcp://barn:8786`?"),
             ("tcp://barn:0", "did you mean `tcp://barn:8786`?"),

@@ -63,6 +63,18 @@ fn what_this_build_cannot_do_is_refused_before_anything_is_created() {
 }
 
 #[test]
+fn an_empty_flag_does_not_choose_another_cluster() {
+    let place = Place::new(&[("flow.yaml", FLOW)]).env("REMUDA_CLUSTER_CLASS", "local::LocalCluster");
+    for (flag, example) in [("--address", "tcp://host:8786"), ("--cluster-class", "local::LocalCluster")] {
+        let text = refused(&place, &["run", "flow.yaml", flag, ""]);
+        assert!(text.contains("is empty") && text.contains(&format!("write {flag} {example}, or leave the flag out")), "{text}");
+    }
+    refused(&place, &["cluster", "status", ""]);
+    let unset = Place::new(&[("flow.yaml", FLOW)]).env("REMUDA_ADDRESS", "");
+    unset.remuda(&["validate", "flow.yaml"]).code(0);
+}
+
+#[test]
 fn files_and_usage() {
     let place = Place::new(&[("flow.yaml", FLOW), ("broken.yaml", "tasks: [1\n")]);
     insta::assert_snapshot!(refused(&place, &["run", "nope.yaml"]));

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
@@ -112,7 +113,14 @@ fn ports_where_nobody_speaks_dask() {
         until_it_hangs_up(&mut stream);
     });
     refused(2, &mail, &json!({"timeout": LONG}), &[&mail, "does not speak Dask's protocol", "8786"]);
-    refused(2, "http://barn:8787/status", &json!({}), &["write tcp://barn:8786"]);
+    for (address, words) in [
+        ("http://barn:8787/status", "write `tcp://barn:8786`"),
+        ("http://127.0.0.1:19001", "(mostly at port 8787), not the scheduler's; write `tcp://127.0.0.1:8786`, or the port"),
+        ("tcp:/127.0.0.1:19001", "`://` must follow `tcp`; write `tcp://127.0.0.1:19001`"),
+    ] {
+        refused(2, address, &json!({}), &[words]);
+        place().remuda(&["cluster", "status", address]).code(2).says(&[words]);
+    }
 }
 
 #[test]
@@ -173,6 +181,33 @@ fn real_schedulers_with_certificates_and_without() {
     let open = scheduler(&place, "tcp", &BTreeMap::new(), &[]);
     let wrong = open.1.replace("tcp://", "tls://");
     refused(2, &wrong, &certificates(&material.client), &["does not speak TLS", &open.1]);
+}
+
+#[test]
+fn a_scheduler_that_is_killed_is_told_of_once() {
+    if !can_run("a_scheduler_that_is_killed_is_told_of_once") {
+        return;
+    }
+    let place = place();
+    let [begun, hold] = ["begun", "hold"].map(|name| place.fifo(name).to_str().unwrap().to_owned());
+    // Held open by this test alone: what waits for it ends with the test, whoever was killed meanwhile.
+    let _hold = File::options().read(true).write(true).open(&hold).unwrap();
+    let command = format!("echo x > {begun}; exec cat {hold}");
+    let flow = json!({"tasks": {"t": {"command": ["sh", "-c", command, "$i"], "map": {"i": {"range": 4}}}}});
+    std::fs::write(place.path().join("flow.yaml"), flow.to_string()).unwrap();
+    let scheduler = scheduler(&place, "tcp", &BTreeMap::new(), &[]);
+    let _worker = worker(&scheduler.1, &BTreeMap::new(), place.path());
+    let run = place.start(&["run", "flow.yaml", "--address", &scheduler.1]);
+    File::open(&begun).unwrap().read_exact(&mut [0]).unwrap();
+    drop(scheduler);
+    let ended = run.end();
+    ended.code(3).says(&[
+        "t[0]: task `t` (#0) could not be run: the scheduler is gone",
+        " (and 3 more for the same reason)\n  hint: ",
+        "; the scheduler was lost\n",
+    ]);
+    assert_eq!(ended.err.matches("the scheduler is gone").count(), 1, "{}", ended.err);
+    assert!(!ended.err.contains("also:") && !ended.err.contains("left as it was"), "{}", ended.err);
 }
 
 #[test]

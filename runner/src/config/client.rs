@@ -10,7 +10,7 @@ use remuda_core::{
 };
 use remuda_dask::security::SecurityConfig;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
 use super::Address;
@@ -47,6 +47,7 @@ pub struct ClientConfig {
     /// Without meaning, whatever it is: a run's client is nobody's default.
     pub set_as_default: Option<bool>,
     /// How long the scheduler keeps the run's tasks when the driver is not heard of: seconds, or a text like "1m". Default: 30 s.
+    #[serde(deserialize_with = "lease")]
     pub lease: Option<Seconds>,
     /// How many small calls of a map may go as one Dask task. 1: each by itself. Default: as many as measured durations suggest.
     #[schemars(range(min = 1))]
@@ -88,22 +89,24 @@ impl TaskHost {
 /// Below it a busy driver or scheduler is taken for a dead one.
 const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 
+/// Judged while it is read, so that what is wrong with it is told with the other mistakes.
+fn lease<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Seconds>, D::Error> {
+    match Option::<Seconds>::deserialize(deserializer)? {
+        Some(Seconds(lease)) if lease < SHORTEST_LEASE => Err(de::Error::custom(format!(
+            "too short, the tasks would be given up between two signs of life: expected at least {SHORTEST_LEASE:?}, found {lease:?}; \
+             leave it out for 30 s"
+        ))),
+        lease => Ok(lease),
+    }
+}
+
 impl ClientConfig {
     /// Checks kwargs, all at once.
     ///
     /// # Errors
     /// [`remuda_core::error::ErrorKind::ConfigInvalid`]: unknown keys, wrong types, keys that a run cannot take.
     pub fn parse(kwargs: Kwargs) -> Result<Self> {
-        let written = kwargs.get("lease").cloned().unwrap_or_default();
-        let config: Self = kwargs.parse()?;
-        match config.lease {
-            Some(Seconds(lease)) if lease < SHORTEST_LEASE => {
-                let mistake = Mistake::new("lease", "too short: the tasks would be given up between two signs of life");
-                let expected = Some(format!("at least {SHORTEST_LEASE:?}; leave it out for 30 s"));
-                Err(Error::invalid(vec![Mistake { value: Some(written), expected, ..mistake }]))
-            }
-            _ => Ok(config),
-        }
+        kwargs.parse()
     }
 
     /// The certificates, read and looked at.

@@ -143,11 +143,19 @@ impl Layer {
     #[must_use]
     pub fn from_flags(flags: &Flags) -> Self {
         let mut layer = Self::default();
-        if let Some(class) = &flags.cluster_class {
-            layer.set("cluster_class", class.clone().into(), &|_, _| Origin::Flag("--cluster-class"));
-        }
-        if let Some(address) = &flags.address {
-            layer.set("address", address.clone().into(), &|_, _| Origin::Flag("--address"));
+        for (flag, key, text, example) in [
+            ("--cluster-class", "cluster_class", &flags.cluster_class, "local::LocalCluster"),
+            ("--address", "address", &flags.address, "tcp://host:8786"),
+        ] {
+            match text {
+                // Most often a variable of the shell that is not set: it would run somewhere else than where it was sent.
+                Some(text) if text.trim().is_empty() => {
+                    let what = key.trim_start_matches("cluster_");
+                    layer.mistakes.add(flag, "", format!("the {what} is empty: write {flag} {example}, or leave the flag out"));
+                }
+                Some(text) => layer.set(key, text.clone().into(), &|_, _| Origin::Flag(flag)),
+                None => {}
+            }
         }
         for text in &flags.kwargs {
             match split_assignment(text) {

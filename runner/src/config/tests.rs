@@ -191,6 +191,18 @@ fn a_dotted_flag_needs_a_mapping() {
 }
 
 #[test]
+fn empty_flags_are_mistakes() {
+    for empty in ["", " "] {
+        let text = error(vec![flags(Some(empty), &[], Some(empty))]);
+        for words in
+            ["--address: the address is empty: write --address tcp://host:8786", "--cluster-class: the class is empty", "2 mistakes"]
+        {
+            assert!(text.contains(words), "{text}");
+        }
+    }
+}
+
+#[test]
 fn empty_variables_are_not_set_and_near_misses_are_said() {
     let layer =
         environment(&[("REMUDA_ADDRESS", ""), ("REMUDA_CLUSTER_CLAS", "x"), ("REMUDA_LOG", "debug"), ("REMUDA_DASK", "x"), ("OTHER", "1")]);
@@ -271,4 +283,12 @@ fn a_lease_is_longer_than_a_sign_of_life() {
         assert!(error.is_user_error() && error.to_string().contains("lease"), "{error}");
     }
     assert!(ClientConfig::parse(Kwargs::new().with("lease", "1s")).is_ok());
+    assert_eq!(ClientConfig::parse(Kwargs::new().with("lease", json!(null))).unwrap().lease, None);
+    // Beside others it is told with them.
+    let wrong = Kwargs::new().with("timeout", "x").with("asynchronous", true).with("lease", "1ms").with("batch", 0);
+    let error = ClientConfig::parse(wrong).unwrap_err();
+    let mut paths: Vec<_> = error.mistakes().iter().map(|mistake| mistake.path.as_str()).collect();
+    paths.sort_unstable();
+    assert_eq!(paths, ["asynchronous", "batch", "lease", "timeout"], "{error}");
+    assert!(error.to_string().contains("expected at least 1s, found 1ms"), "{error}");
 }

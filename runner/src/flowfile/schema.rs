@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use remuda_core::{duration::Seconds, kwargs::schema_of};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
 /// A flow: tasks, how they hang together, and where they run.
@@ -97,8 +97,9 @@ pub struct Annotations {
     /// Slots held while it runs. Default 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slots: Option<u32>,
-    /// Workers it may run on, by name, index or host.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Workers it may run on, by name, index or host: one, or a list.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "workers")]
+    #[schemars(schema_with = "workers_schema")]
     pub workers: Option<Vec<String>>,
     /// `workers` is a preference, not a condition.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,6 +107,37 @@ pub struct Annotations {
     /// How long one attempt may run: seconds, or a text like "5s".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Seconds>,
+}
+
+/// A worker as Dask takes it: its name, which may be a number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Worker {
+    Name(String),
+    Number(i64),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Workers {
+    One(Worker),
+    Several(Vec<Worker>),
+}
+
+fn workers_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": ["string", "integer", "array", "null"], "items": {"type": ["string", "integer"]}})
+}
+
+/// All forms come to a list of names.
+fn workers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    let name = |worker| match worker {
+        Worker::Name(name) => name,
+        Worker::Number(number) => number.to_string(),
+    };
+    Ok(Option::<Workers>::deserialize(deserializer)?.map(|workers| match workers {
+        Workers::One(worker) => vec![name(worker)],
+        Workers::Several(workers) => workers.into_iter().map(name).collect(),
+    }))
 }
 
 /// The JSON Schema of flow files, for editors: wherever a number or a truth value may stand, a template may.

@@ -62,6 +62,34 @@ result: {lines: $lines, all: [$scale, "{{ port + 1 }}"]}
 }
 
 #[test]
+fn workers_are_names_or_numbers_one_or_several() {
+    let workers = |written: &str| {
+        let text = format!("params: {{n: 7, all: [8, bob]}}\ntasks:\n  a: {{command: [x], annotations: {{workers: {written}}}}}\n");
+        parse(&text).map(|plan| plan.tasks[0].annotations.workers.clone().unwrap_or_default())
+    };
+    for (written, names) in [
+        ("7", &["7"][..]),
+        ("alice", &["alice"]),
+        ("[7]", &["7"]),
+        ("[alice, 7, '8']", &["alice", "7", "8"]),
+        ("'{{ n }}'", &["7"]),
+        ("['{{ n }}']", &["7"]),
+        ("'{{ all }}'", &["8", "bob"]),
+        ("null", &[]),
+    ] {
+        assert_eq!(workers(written).unwrap(), names, "{written}");
+    }
+    for (written, words) in [
+        ("1.5", "found number 1.5"),
+        ("true", "found boolean true"),
+        ("[alice, {a: 1}]", "annotations.workers[1]: expected string or integer, found object"),
+    ] {
+        let error = workers(written).unwrap_err().to_string();
+        assert!(error.contains(words), "{written}: {error}");
+    }
+}
+
+#[test]
 fn mistakes_are_told_together_with_their_places() {
     insta::assert_snapshot!(error(
         r#"
