@@ -45,12 +45,19 @@ impl Failure {
 
 /// Whether the flow ended because something has no form in which it can be handed on.
 pub(crate) fn is_unserializable(error: &RunError) -> bool {
-    let RunError::Flow(error) = error else { return false };
-    let refused = error.downcast_ref::<TaskFailed>().and_then(|failed| match failed.error.root() {
-        TaskError::Refused(error) => Some(error),
-        _ => None,
-    });
-    refused.is_some_and(|error| error.kind() == ErrorKind::Unserializable)
+    matches!(error, RunError::Flow(_)) && kind(error) == Some(ErrorKind::Unserializable)
+}
+
+/// What ended the run, where that was no failure of a task itself.
+pub(crate) fn kind(error: &RunError) -> Option<ErrorKind> {
+    match error {
+        RunError::Interrupted => None,
+        RunError::Infra(error) => Some(error.kind()),
+        RunError::Flow(error) => match error.downcast_ref::<TaskFailed>()?.error.root() {
+            TaskError::Refused(error) => Some(error.kind()),
+            _ => None,
+        },
+    }
 }
 
 fn flow(error: &anyhow::Error) -> String {

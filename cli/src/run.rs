@@ -70,11 +70,17 @@ pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> 
     if let Some(shown) = shown.into_inner() {
         let _ = runtime.block_on(async { tokio::time::timeout(SHOWN, shown).await });
     }
-    let failure = status.get().and_then(|status| status.borrow().failure.as_ref().map(Error::kind));
+    // Whoever noticed it first: the cluster's own connection, a task, the end of the session.
+    let noticed = [
+        status.get().and_then(|status| status.borrow().failure.as_ref().map(Error::kind)),
+        finished.result.as_ref().err().and_then(failure::kind),
+        finished.report.session.as_ref().err().map(Error::kind),
+    ];
     let ending = match checked.config.mode {
-        Mode::Existing { .. } if failure == Some(ErrorKind::SchedulerLost) => "the scheduler was lost",
+        Mode::Existing { .. } if noticed.contains(&Some(ErrorKind::SchedulerLost)) => "the scheduler was lost",
+        Mode::Existing { .. } if finished.report.session.is_err() => "the cluster may still hold tasks of the run",
         Mode::Existing { .. } => LEFT,
-        Mode::Temporary { .. } => "cluster closed",
+        Mode::Temporary { .. } => CLOSED,
     };
     let used = status.get().and_then(|status| workers::used(&status.borrow()));
     if let (Some(used), false) = (&used, args.quiet) {
@@ -83,6 +89,9 @@ pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> 
     }
     end(finished, plan, &to, (!args.quiet).then_some(ending), screen, runtime)
 }
+
+/// What became of a cluster of ours.
+const CLOSED: &str = "cluster closed";
 
 /// What became of a cluster that is not ours.
 const LEFT: &str = "the cluster is left as it was";
@@ -182,7 +191,7 @@ fn summary(report: &RunReport, ending: &str) -> String {
     ];
     let others: String = counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!(", {count} {word}")).collect();
     let cluster = match &report.close {
-        None if ending == LEFT => "the cluster was not reached",
+        None if ending != CLOSED => "the cluster was not reached",
         None => "the cluster did not start",
         Some(Ok(close)) if close.remaining.is_empty() => ending,
         Some(_) => "cluster not closed",

@@ -89,7 +89,7 @@ impl FromStr for Address {
             Err(Error::invalid(vec![mistake]))
         };
         let (word, mark, rest) = split_scheme(text);
-        let one_more = rest.starts_with('/') && !rest.ends_with('/');
+        let one_more = rest.trim_end_matches('/').starts_with('/');
         let rest = rest.trim_matches('/');
         // Without what is no part of an address: a user before it, a path behind it.
         let place = rest.split(['/', '?', '#']).next().unwrap_or_default().rsplit('@').next().unwrap_or_default();
@@ -185,7 +185,7 @@ mod tests {
             ("http://10.0.0.7:19001", "write `tcp://10.0.0.7:8786`, or the port where the scheduler listens if that is not 8786"),
             ("https:/barn", "write `tls://barn:8786`, or the port where the scheduler listens if that is not 8786"),
             ("tcp:/127.0.0.1:19001", "write `tcp://127.0.0.1:19001`"),
-            ("tcp:///barn:1", "write `tcp://barn:1`"),
+            ("tcp:///barn:1/", "write `tcp://barn:1`"),
             ("tcp:barn:1", "write `tcp://barn:1`"),
             ("tls//barn", "write `tls://barn:8786`"),
             ("tcp://me@barn:1", "write `tcp://barn:1`"),
