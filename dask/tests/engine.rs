@@ -279,7 +279,8 @@ async fn two_sessions_share_a_scheduler_and_only_end_their_own() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_come_and_go_and_what_nobody_offers_is_said() {
-    let Some(mut bench) = Bench::start("workers_come_and_go_and_what_nobody_offers_is_said", &[]).await else { return };
+    let options = DaskOptions { owner: false, ..DaskOptions::default() };
+    let Some(mut bench) = Bench::start_with("workers_come_and_go_and_what_nobody_offers_is_said", &[], options).await else { return };
     let session = bench.session().await;
     let (mut events, mut changes) = (session.events(), bench.engine().changes());
     let gpu = Arc::new(Annotations { resources: BTreeMap::from([("GPU".to_owned(), 1.0)]), ..Annotations::default() });
