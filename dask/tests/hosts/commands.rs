@@ -90,7 +90,9 @@ async fn commands_end_when_they_are_cancelled_or_late() {
             gone(&pids).await;
         }
     }
-    let escapes = json!({"argv": ["sh", "-c", "setsid sleep 3600 & echo $! > $F.new; mv $F.new $F; wait"], "env": {"F": worker.directory.path().join("escaped")}});
+    // It tells of itself once it has left.
+    let body = "setsid sh -c 'echo $$ > $F.new; mv $F.new $F; exec sleep 3600' & wait";
+    let escapes = json!({"argv": ["sh", "-c", body], "env": {"F": worker.directory.path().join("escaped")}});
     let id = worker.begin(command(&escapes)).await;
     let pids = begun(&worker.directory.path().join("escaped")).await;
     worker.perform(json!({"op": "kill", "key": "command-0123-1"})).await;
