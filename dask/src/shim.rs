@@ -132,6 +132,7 @@ impl Environment {
 ///
 /// # Errors
 /// - [`ErrorKind::PermissionDenied`] where the site lets nobody put it there: the hint says how to preload it.
+/// - [`ErrorKind::ConfigInvalid`] where a worker answers.
 /// - [`ErrorKind::Unsupported`] where it is there and does not work, and as [`Rpc::call`].
 pub async fn install(rpc: &mut Rpc) -> Result<Hello> {
     match hello(rpc).await {

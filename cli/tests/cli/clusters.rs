@@ -121,7 +121,7 @@ fn a_foreign_scheduler_tells_of_itself_and_is_not_scaled() {
     if !can_run("a_foreign_scheduler_tells_of_itself_and_is_not_scaled") {
         return;
     }
-    let place = Place::new(&[]);
+    let place = Place::new(&[("flow.yaml", "tasks:\n  a: {python: 'operator:neg', args: [1]}\nresult: $a\n")]);
     let args = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"];
     let scheduler = Running::start(&args, place.path(), "Scheduler at:");
     let address = scheduler.1.as_str();
@@ -152,5 +152,10 @@ fn a_foreign_scheduler_tells_of_itself_and_is_not_scaled() {
     for command in [&["status"][..], &["workers"], &["logs"], &["scale", "-n", "2"]] {
         let args: Vec<_> = ["cluster"].iter().chain(command).copied().chain([worker]).collect();
         place.remuda(&args).code(2).says(&["a worker answers there, not a scheduler"]);
+    }
+    // Also once it has our shim, and could answer.
+    for _ in 0..2 {
+        place.remuda(&["run", "flow.yaml", "--address", worker]).code(2).says(&["a worker answers there, not a scheduler"]);
+        assert_eq!(place.remuda(&["run", "flow.yaml", "--address", address]).code(0).out, "-1\n");
     }
 }
