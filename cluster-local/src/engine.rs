@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use remuda_core::{
-    engine::{Engine, Observation, Session, WorkerChange, WorkerChanges},
+    engine::{Drain, Drains, Engine, Observation, Session, WorkerChange, WorkerChanges},
     error::{Error, ErrorKind, Result},
     manager::WorkerId,
     task::{TaskError, Work},
@@ -367,7 +367,7 @@ impl Engine for LocalEngine {
         Ok(Arc::new(self.0.open_session(None)?))
     }
 
-    async fn drain(&self, workers: &[String], deadline: Duration) -> Result<Vec<String>> {
+    async fn drain(&self, workers: &[String], deadline: Duration) -> Result<Drains> {
         let ids: Vec<WorkerId> = workers.iter().filter_map(|name| WorkerId::from_name(name)).collect();
         self.0.update(|state, now| {
             for id in &ids {
@@ -376,7 +376,8 @@ impl Engine for LocalEngine {
         });
         self.0.wait_until(deadline, |state| ids.iter().all(|id| state.scheduler.is_empty(*id))).await;
         let state = self.0.state();
-        Ok(ids.iter().filter(|id| state.scheduler.is_empty(**id)).map(ToString::to_string).collect())
+        let drain = |id: &WorkerId| if state.scheduler.is_empty(*id) { Drain::Done } else { Drain::Busy };
+        Ok(ids.iter().map(|id| (id.to_string(), drain(id))).collect())
     }
 
     async fn load(&self) -> Result<Observation> {

@@ -1,6 +1,6 @@
 //! A running scheduler, seen from two sides: the keeper's ([`Engine`]: its workers) and one run's ([`Session`]: its tasks).
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,10 +20,10 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// The client side of one run. Several runs share one cluster; closing a session touches its own keys only.
     async fn open(&self) -> Result<Arc<dyn Session>>;
 
-    /// Takes workers (by their scheduler names) out of work, waits for what they run, moves their results. Returns those drained
-    /// by the deadline; the others still run something. Dropping the future leaves them out of work. One that is not in an answer
-    /// given *before* the deadline cannot be drained (no other has room for its results) and takes work again.
-    async fn drain(&self, workers: &[String], deadline: Duration) -> Result<Vec<String>>;
+    /// Takes workers (by their scheduler names) out of work, waits for what they run, moves their results. Returns when none of them
+    /// is busy any more, at the deadline at the latest, with what became of each; one that is not in the answer counts as busy.
+    /// Dropping the future leaves them out of work, and so does an error.
+    async fn drain(&self, workers: &[String], deadline: Duration) -> Result<Drains>;
 
     /// Joins, departures, and the end of the scheduler itself. Workers that joined before the call are told first.
     fn changes(&self) -> WorkerChanges;
@@ -43,10 +43,50 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Told by the keeper whenever it changes: which workers are still to come, for what the engine says and does about tasks that
+    /// have none. Default: nothing.
+    fn expect(&self, outlook: Outlook) {
+        drop(outlook);
+    }
+
     /// A page for people, where the scheduler has one. The endpoint's own word goes before this.
     fn dashboard(&self) -> Option<String> {
         None
     }
+}
+
+/// What became of workers that were to be drained, by their scheduler names.
+pub type Drains = BTreeMap<String, Drain>;
+
+/// What became of a worker that was to be drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    /// It runs nothing and its results are elsewhere, or it is not there any more: it may be stopped.
+    Done,
+    /// It takes no new work, and has not finished what it runs or handed over its results.
+    Busy,
+    /// It takes work again: no other worker has room for its results.
+    Refused,
+}
+
+/// Which workers are still to come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outlook {
+    /// So many there are to be, whatever the work.
+    Fixed(u32),
+    /// Adaptive scaling starts them as the work asks for.
+    Adaptive {
+        /// Why it does not do so just now.
+        held: Option<String>,
+    },
+    /// None, although the number follows the work.
+    Nobody {
+        /// Why, for people.
+        reason: String,
+        /// What to do about it.
+        hint: String,
+    },
 }
 
 /// A scheduler's work at one moment, for [`adaptive`](crate::adaptive) scaling.

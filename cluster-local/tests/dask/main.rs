@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use remuda_core::{
     class::ClusterClass,
     cluster::{Cluster, ClusterOptions, Limits},
-    engine::{Connect, Engine, Session, WorkerChange, WorkerChanges},
+    engine::{Connect, Drain, Drains, Engine, Session, WorkerChange, WorkerChanges},
     error::{Error, ErrorKind, Result},
     manager::{ClusterEvent, Endpoint},
 };

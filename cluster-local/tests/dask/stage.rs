@@ -31,8 +31,8 @@ impl Engine for RollEngine {
         Err(Error::new(ErrorKind::Unsupported, "no sessions"))
     }
 
-    async fn drain(&self, workers: &[String], _: Duration) -> Result<Vec<String>> {
-        Ok(workers.to_vec())
+    async fn drain(&self, workers: &[String], _: Duration) -> Result<Drains> {
+        Ok(workers.iter().map(|name| (name.clone(), Drain::Done)).collect())
     }
 
     fn changes(&self) -> WorkerChanges {

@@ -335,12 +335,15 @@ impl Keeper {
     fn drain(&mut self, workers: Vec<(WorkerId, String)>) {
         let limit = self.limits.drain;
         let (ids, names): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
-        let (all, engine) = (ids.clone(), self.engine.clone());
+        let (all, engine, cancel) = (ids.clone(), self.engine.clone(), self.cancel.clone());
         // Drained or not by the deadline: the worker is stopped, and the engine tells its tasks why.
         self.spawn(move |_| Input::Drained(all), async move {
-            if let Some(engine) = engine
-                && let Ok(Err(error)) | Err(error) = timeout(limit, engine.drain(&names, limit)).await.map_err(|_| late("drain", limit))
-            {
+            let Some(engine) = engine else { return Input::Drained(ids) };
+            let answer = tokio::select! {
+                answer = timeout(limit, engine.drain(&names, limit)) => answer.unwrap_or_else(|_| Err(late("drain", limit))),
+                () = cancel.cancelled() => return Input::Drained(ids),
+            };
+            if let Err(error) = answer {
                 tracing::warn!(%error, workers = ?names, "stopped without having been drained");
             }
             Input::Drained(ids)

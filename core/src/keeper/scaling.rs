@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     adaptive::{AdaptConfig, Entry},
-    engine::Observation,
+    engine::{Drain, Drains, Observation},
     error::{Error, ErrorKind, Result},
     manager::{ClusterEvent, ClusterInfo, Scaling, WorkerId},
 };
@@ -25,6 +25,9 @@ use crate::{
 /// How long one call waits for workers that are let go to finish what they run and to hand over their results; then those that are
 /// through are stopped, and it is asked again about the others.
 const RETIRE: Duration = Duration::from_secs(10);
+
+/// Between two such calls at least, should an engine not wait.
+const AGAIN: Duration = Duration::from_secs(1);
 
 impl Keeper {
     /// Adaptive scaling begins, or goes on with other bounds. What was learned is kept.
@@ -73,27 +76,35 @@ impl Keeper {
 
     pub(super) fn retire(&mut self, workers: Vec<(WorkerId, String)>) {
         let (ids, names): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
-        let (all, engine) = (ids.clone(), self.engine.clone());
+        let (all, engine, cancel) = (ids.clone(), self.engine.clone(), self.cancel.clone());
         let refused = |ids| Input::Retired { drained: vec![], busy: vec![], refused: ids };
         self.spawn(move |_| refused(all), async move {
             let (Some(engine), begin) = (engine, Instant::now()) else { return refused(ids) };
-            match timeout(RETIRE * 2, engine.drain(&names, RETIRE)).await.unwrap_or_else(|_| Err(late("drain", RETIRE * 2))) {
-                Ok(done) => {
-                    let (drained, left): (Vec<_>, Vec<_>) = ids.into_iter().zip(names).partition(|(_, name)| done.contains(name));
-                    let [drained, left] = [drained, left].map(|workers| workers.into_iter().map(|(id, _)| id).collect());
-                    match begin.elapsed() < RETIRE {
-                        true => Input::Retired { drained, busy: vec![], refused: left },
-                        false => Input::Retired { drained, busy: left, refused: vec![] },
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::Unsupported => refused(ids),
-                // They may be out of work already, so they are not taken for live again; and who is not drained is not stopped.
+            let answer = tokio::select! {
+                answer = timeout(RETIRE * 2, engine.drain(&names, RETIRE)) => answer.unwrap_or_else(|_| Err(late("drain", RETIRE * 2))),
+                () = cancel.cancelled() => return Input::Retired { drained: vec![], busy: ids, refused: vec![] },
+            };
+            // They may be out of work already, so they are not taken for live again; and who is not drained is not stopped.
+            let (drains, again) = match answer {
+                Ok(drains) => (drains, AGAIN),
+                Err(error) if error.kind() == ErrorKind::Unsupported => return refused(ids),
                 Err(error) => {
                     tracing::warn!(%error, workers = ?names, "not drained yet");
-                    sleep_until(begin + RETIRE).await;
-                    Input::Retired { drained: vec![], busy: ids, refused: vec![] }
+                    (Drains::new(), RETIRE)
+                }
+            };
+            let of = |wanted: Drain| -> Vec<WorkerId> {
+                let all = ids.iter().zip(&names);
+                all.filter(|(_, name)| drains.get(*name).copied().unwrap_or(Drain::Busy) == wanted).map(|(id, _)| *id).collect()
+            };
+            let [drained, busy, refused] = [Drain::Done, Drain::Busy, Drain::Refused].map(of);
+            if !busy.is_empty() {
+                tokio::select! {
+                    () = sleep_until(begin + again) => {}
+                    () = cancel.cancelled() => {}
                 }
             }
+            Input::Retired { drained, busy, refused }
         });
     }
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use remuda_core::{
     adaptive::{AdaptConfig, Backend, Decision, Entry, Reason, Replay},
-    cluster::{Cluster, ClusterOptions, ClusterStatus, Limits},
+    cluster::{Cluster, ClusterOptions, ClusterStatus, Limits, WorkerStage},
     duration::Seconds,
     error::{Error, ErrorKind},
     manager::{ClusterEvent, ClusterInfo, Scaling, Target},
@@ -124,6 +124,32 @@ async fn a_victim_that_got_work_meanwhile_finishes_it() {
     assert!(yard.met() > 0, "the gap was never met");
     assert_eq!(yard.killed(), 0);
     cluster.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_cannot_be_drained_works_again_while_others_still_finish_theirs() {
+    let (yard, cluster) = open(Plan::of("yard::Stuck", s(1)), bounds(0, 2)).await;
+    yard.surprise(s(300), 1);
+    yard.submit(2, s(5));
+    let stage = |status: &ClusterStatus, index: usize| status.workers.get(index).map(|worker| worker.stage);
+    until(&cluster, |status| stage(status, 0) == Some(WorkerStage::Draining)).await;
+    sleep(s(15)).await;
+    let status = cluster.status();
+    assert_eq!((stage(&status, 0), stage(&status, 1)), (Some(WorkerStage::Draining), Some(WorkerStage::Running)), "{status:?}");
+    yard.done().await;
+    assert_eq!(yard.killed(), 0);
+    cluster.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_does_not_wait_for_workers_that_are_let_go() {
+    let (yard, cluster) = open(Plan::of("yard::Hasty", s(1)), bounds(0, 2)).await;
+    yard.surprise(s(300), 9);
+    yard.submit(2, s(5));
+    until(&cluster, |status| status.draining > 0).await;
+    let begin = Instant::now();
+    cluster.close().await.unwrap();
+    assert!(begin.elapsed() < s(1), "{:?}", begin.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use remuda_core::{
     adaptive::{Group, Load, Prefix},
-    engine::{Engine, Observation, Session, WorkerChange, WorkerChanges, WorkerLoad},
+    engine::{Drain, Drains, Engine, Observation, Session, WorkerChange, WorkerChanges, WorkerLoad},
     error::{Error, ErrorKind, Result},
     manager::*,
 };
@@ -78,6 +78,10 @@ struct State {
     /// What the next looks answer, instead of the truth.
     blind: Option<Blind>,
     looks: u32,
+    /// A task of that length comes just when workers are told to go.
+    surprise: Option<Duration>,
+    /// Workers of these indices cannot be drained.
+    stuck: BTreeSet<u32>,
     killed: u32,
     met: u32,
     most: usize,
@@ -199,6 +203,11 @@ impl Yard {
         self.state().blind = blind;
     }
 
+    pub(crate) fn surprise(&self, takes: Duration, stuck: u32) {
+        let mut state = self.state();
+        (state.surprise, state.stuck) = (Some(takes), BTreeSet::from([stuck]));
+    }
+
     /// Tasks that are not over.
     pub(crate) fn left(&self) -> u64 {
         self.state().groups.values().map(|work| work.group.unfinished()).sum()
@@ -269,16 +278,23 @@ impl Engine for Yard {
         Err(Error::new(ErrorKind::Unsupported, "tasks come otherwise"))
     }
 
-    async fn drain(&self, workers: &[String], deadline: Duration) -> Result<Vec<String>> {
+    async fn drain(&self, workers: &[String], deadline: Duration) -> Result<Drains> {
         let ids: Vec<WorkerId> = workers.iter().filter_map(|name| WorkerId::from_name(name)).collect();
-        let empty = || {
+        let drains = || {
             let state = self.state();
-            let is_empty = |id: &WorkerId| state.workers.get(id).is_none_or(|beast| beast.running.is_empty());
-            ids.iter().filter(|id| is_empty(id)).map(ToString::to_string).collect::<Vec<_>>()
+            let drain = |id: &WorkerId| match state.workers.get(id) {
+                Some(_) if state.stuck.contains(&id.index) => Drain::Refused,
+                Some(beast) if !beast.running.is_empty() => Drain::Busy,
+                _ => Drain::Done,
+            };
+            ids.iter().map(|id| (id.to_string(), drain(id))).collect::<Drains>()
         };
+        let surprise = self.state().surprise.take();
+        surprise.into_iter().for_each(|takes| self.submit(1, takes));
         {
             let mut state = self.state();
-            for id in &ids {
+            let stuck = state.stuck.clone();
+            for id in ids.iter().filter(|id| !stuck.contains(&id.index)) {
                 let Some(beast) = state.workers.get_mut(id) else { continue };
                 let meets = !beast.draining && !beast.running.is_empty();
                 beast.draining = true;
@@ -288,14 +304,14 @@ impl Engine for Yard {
         let wait = async {
             loop {
                 let changed = self.0.changed.notified();
-                if empty().len() == ids.len() {
+                if drains().values().all(|drain| *drain != Drain::Busy) {
                     return;
                 }
                 changed.await;
             }
         };
         let _ = tokio::time::timeout(deadline, wait).await;
-        Ok(empty())
+        Ok(drains())
     }
 
     fn changes(&self) -> WorkerChanges {

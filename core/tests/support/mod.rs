@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use remuda_core::{
-    engine::{Engine, Session, WorkerChange, WorkerChanges},
+    engine::{Drain, Drains, Engine, Session, WorkerChange, WorkerChanges},
     error::{Error, ErrorKind, Result},
     manager::*,
 };
@@ -195,12 +195,12 @@ impl Engine for FakeEngine {
         Err(Error::new(ErrorKind::Unsupported, "no tasks here"))
     }
 
-    async fn drain(&self, workers: &[String], _deadline: Duration) -> Result<Vec<String>> {
+    async fn drain(&self, workers: &[String], _deadline: Duration) -> Result<Drains> {
         self.drained.lock().unwrap().extend_from_slice(workers);
         if self.drain_hangs {
             std::future::pending::<()>().await;
         }
-        Ok(workers.to_vec())
+        Ok(workers.iter().map(|name| (name.clone(), Drain::Done)).collect())
     }
 
     fn changes(&self) -> WorkerChanges {

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use remuda_core::error::Result;
+use remuda_core::{
+    engine::{Drain, Drains},
+    error::Result,
+};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Inner;
@@ -19,12 +22,12 @@ use crate::{
 /// Between two looks at what a worker still runs.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Returns the names of those that are empty by the deadline. One that is not known any more has nothing to lose. One whose results have
-/// nowhere to go takes work again.
-pub(super) async fn drain(inner: &Inner, names: &[String], deadline: Duration) -> Result<Vec<String>> {
+/// One that is not known any more has nothing to lose. One whose results have nowhere to go takes work again.
+pub(super) async fn drain(inner: &Inner, names: &[String], deadline: Duration) -> Result<Drains> {
     let end = Instant::now() + deadline;
     let addresses = inner.addresses(names);
-    let mut drained: Vec<String> = names.iter().filter(|name| !addresses.values().any(|known| known == *name)).cloned().collect();
+    let mut drained: Drains =
+        names.iter().filter(|name| !addresses.values().any(|known| known == *name)).map(|name| (name.clone(), Drain::Done)).collect();
     if addresses.is_empty() {
         return Ok(drained);
     }
@@ -35,7 +38,8 @@ pub(super) async fn drain(inner: &Inner, names: &[String], deadline: Duration) -
     let refused: Vec<String> = busy.keys().filter(|address| !retired.contains(*address)).cloned().collect();
     if !refused.is_empty() {
         let here = processing(&mut rpc, refused.iter()).await?;
-        drained.extend(refused.iter().filter(|address| !here.contains_key(*address)).filter_map(|gone| busy.get(gone).cloned()));
+        let became = |address: &String| if here.contains_key(address) { Drain::Refused } else { Drain::Done };
+        drained.extend(refused.iter().filter_map(|address| Some((busy.get(address)?.clone(), became(address)))));
         busy.retain(|address, _| retired.contains(address));
         // One that was out of work before has not got it back from Dask.
         resume(&mut rpc, &refused).await?;
@@ -53,9 +57,9 @@ pub(super) async fn drain(inner: &Inner, names: &[String], deadline: Duration) -
             let moved = moved?;
             let (empty, stuck): (Vec<_>, Vec<_>) =
                 empty.into_iter().partition(|address| moved.contains(address) || !running.contains_key(address));
-            drained.extend(empty.iter().filter_map(|address| busy.remove(address)));
+            drained.extend(empty.iter().filter_map(|address| Some((busy.remove(address)?, Drain::Done))));
             if !stuck.is_empty() {
-                busy.retain(|address, _| !stuck.contains(address));
+                drained.extend(stuck.iter().filter_map(|address| Some((busy.remove(address)?, Drain::Refused))));
                 resume(&mut rpc, &stuck).await?;
             }
         }
@@ -64,6 +68,7 @@ pub(super) async fn drain(inner: &Inner, names: &[String], deadline: Duration) -
         }
         sleep(LOOK).await;
     }
+    drained.extend(busy.into_values().map(|name| (name, Drain::Busy)));
     Ok(drained)
 }
 

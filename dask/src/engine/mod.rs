@@ -15,7 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 use remuda_core::{
-    engine::{Connect, Engine, Observation, Session, WorkerChange, WorkerChanges},
+    engine::{Connect, Drains, Engine, Observation, Session, WorkerChange, WorkerChanges},
     error::{Error, Result},
     host,
     manager::Endpoint,
@@ -247,7 +247,7 @@ impl Engine for DaskEngine {
         }
     }
 
-    async fn drain(&self, workers: &[String], deadline: Duration) -> Result<Vec<String>> {
+    async fn drain(&self, workers: &[String], deadline: Duration) -> Result<Drains> {
         drain::drain(&self.inner, workers, deadline).await
     }
 

@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use remuda_core::{
     adaptive::{Group, Load, Prefix},
-    engine::{Engine, Observation, Session, TaskEvents, WorkerChange, WorkerChanges, WorkerLoad},
+    engine::{Drain, Drains, Engine, Observation, Session, TaskEvents, WorkerChange, WorkerChanges, WorkerLoad},
     error::{Error, ErrorKind, Result},
     task::{Annotations, Crash, Job, Key, Outcome, TaskError, TaskEvent, TaskScope, TaskSpec, TaskState, Work},
     value::Value,
@@ -228,18 +228,18 @@ impl Engine for FakeEngine {
         Ok(Arc::new(FakeSession { id, engine: self.clone() }))
     }
 
-    async fn drain(&self, workers: &[String], deadline: Duration) -> Result<Vec<String>> {
+    async fn drain(&self, workers: &[String], deadline: Duration) -> Result<Drains> {
         for (name, worker) in &mut self.state().workers {
             worker.draining |= workers.contains(name);
         }
         let idle = |state: &State, name: &str| !state.tasks.values().any(|task| task.is_on(name));
         if self.state().has(Defect::NoDrain) {
-            return Ok(workers.to_vec());
+            return Ok(workers.iter().map(|name| (name.clone(), Drain::Done)).collect());
         }
         let all = self.when(|state| workers.iter().all(|name| idle(state, name)));
         let _ = tokio::time::timeout(deadline, all).await;
         let state = self.state();
-        Ok(workers.iter().filter(|name| idle(&state, name)).cloned().collect())
+        Ok(workers.iter().map(|name| (name.clone(), if idle(&state, name) { Drain::Done } else { Drain::Busy })).collect())
     }
 
     async fn load(&self) -> Result<Observation> {

@@ -8,7 +8,7 @@ use std::sync::{
 
 use super::*;
 use crate::{
-    engine::{Connect, WorkerChanges},
+    engine::{Connect, Drains, WorkerChanges},
     host::set_connect,
     task::{Annotations, CommandWork, Work},
     value::Template,
@@ -62,8 +62,8 @@ impl Engine for Answers {
         Ok(Arc::new(Answering { tell, events: Mutex::new(Some(events)) }))
     }
 
-    async fn drain(&self, _: &[String], _: Duration) -> Result<Vec<String>> {
-        Ok(Vec::new())
+    async fn drain(&self, _: &[String], _: Duration) -> Result<Drains> {
+        Ok(Drains::new())
     }
 
     fn changes(&self) -> WorkerChanges {
