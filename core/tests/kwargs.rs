@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use remuda_core::{
-    error::{ErrorKind, Mistake},
+    error::{Error, ErrorKind, Mistake},
     kwargs::{self, Kwargs, schema_of},
 };
 use schemars::JsonSchema;
@@ -178,6 +178,23 @@ fn every_mistake_at_once_with_the_remedy() {
     );
     assert_eq!(all[4].value, Some(json!("cheap")));
     assert_eq!(all[4].expected.as_deref(), Some("number"));
+}
+
+#[test]
+fn what_a_class_finds_joins_the_list() {
+    let class = |config: Local| match config.ports.len() {
+        0 => Err(Error::invalid(vec![Mistake::new("ports", "none"), Mistake::new("mode", "x")])),
+        _ => Ok(7),
+    };
+    let told = |tree: Value| -> Vec<String> {
+        let error = Kwargs::try_from(tree).unwrap().parse_into(class).unwrap_err();
+        error.mistakes().iter().map(|mistake| mistake.path.clone()).collect()
+    };
+    assert_eq!(told(json!({})), ["ports", "mode"]);
+    assert_eq!(told(json!({"n_worker": 4, "memory_limit": "lots"})), ["n_worker", "memory_limit", "ports", "mode"]);
+    assert_eq!(told(json!({"ports": "many"})), ["ports", "mode"], "taken out, so that the class cannot know better");
+    assert_eq!(told(json!({"ports": [1], "n_worker": 4})), ["n_worker"]);
+    assert_eq!(Kwargs::new().with("ports", json!([1])).parse_into(class).unwrap(), 7);
 }
 
 #[test]

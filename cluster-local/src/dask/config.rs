@@ -10,7 +10,7 @@ use remuda_dask::security::{Material, SecurityConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DaskCluster, level::LogLevel, refused};
+use super::{DaskCluster, installation, level::LogLevel, refused};
 use crate::{
     kwargs::Workers,
     machine,
@@ -233,6 +233,8 @@ impl DaskConfig {
                 wrong.push(Mistake { value: Some(text.clone().into()), ..Mistake::new(name, "this cannot be one") });
             }
         }
+        // An empty one is told above.
+        wrong.extend(self.python.as_deref().filter(|named| !named.trim().is_empty()).and_then(installation::check));
         if !self.processes {
             let text = "the workers of a Dask cluster are processes; for threads of this program use `local::LocalCluster`";
             wrong.push(Mistake::new("processes", text));
@@ -372,7 +374,7 @@ mod tests {
 
     fn plan(value: Value) -> Result<Plan> {
         let kwargs: Kwargs = serde_json::from_value(value).unwrap();
-        kwargs.parse::<DaskConfig>().and_then(DaskConfig::resolve)
+        kwargs.parse_into(DaskConfig::resolve)
     }
 
     fn mistakes(value: Value) -> Vec<String> {
@@ -443,6 +445,20 @@ mod tests {
         let all = ["resources.GPU", "env.A=B", "resources.A B", "worker_saturation", "death_timeout", "lease", "python", "processes"];
         assert_eq!(found, all.into_iter().chain(["protocol", "interface", "host"]).collect::<Vec<_>>());
         assert_eq!(mistakes(json!({"protocol": "ucx"})), ["protocol"]);
+        // What the schema sees, and what only the class knows.
+        assert_eq!(mistakes(json!({"n_worker": 2, "lease": 0.5, "python": "/no/such"})), ["n_worker", "lease", "python"]);
+    }
+
+    #[test]
+    fn a_python_that_is_not_there_is_a_mistake_and_a_venv_is_one() {
+        let venv = tempfile::tempdir().unwrap();
+        let mistake = |path: &str| plan(json!({ "python": path })).err().map(|error| error.mistakes()[0].to_string());
+        let none = mistake(venv.path().to_str().unwrap()).unwrap();
+        assert!(none.starts_with("`python`: there is no Python interpreter at") && none.contains("bin/python"), "{none}");
+        std::fs::create_dir(venv.path().join("bin")).unwrap();
+        std::os::unix::fs::symlink("/bin/sh", venv.path().join("bin/python")).unwrap();
+        assert_eq!(mistake(venv.path().to_str().unwrap()), None);
+        assert!(mistake("/no/such").is_some() && mistake("no-such-python").is_some());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use remuda_core::error::{Error, ErrorKind, Result};
+use remuda_core::error::{Error, ErrorKind, Mistake, Result};
 use remuda_dask::launch::Program;
 use serde::Deserialize;
 use tokio::{io::unix::AsyncFd, time::timeout};
@@ -17,6 +17,10 @@ use super::process::{self, pid_of};
 
 /// For an interpreter to say what it has: it imports next to nothing, but the disk may be a network's.
 const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Of a `python` that was named.
+const NONE: &str = "there is no Python interpreter";
+const NAMED: &str = "`python` is the path of an interpreter, or of a venv: a directory with `bin/python`";
 
 /// The oldest that is supported.
 const OLDEST: (u32, u32) = (2023, 5);
@@ -86,12 +90,9 @@ fn quoted(path: &Path) -> String {
 /// The one that was named, as a file, a venv's directory or a name on PATH; else the active venv's, that of `dask` on PATH, `python3`.
 fn interpreter(named: Option<&str>) -> Result<PathBuf> {
     if let Some(named) = named {
-        let path = Path::new(named);
-        let found = if path.is_dir() { in_venv(path) } else { on_path(named) };
-        return found.ok_or_else(|| {
-            let error = Error::new(ErrorKind::NotInstalled, "there is no Python interpreter").with_context("python", named);
-            error.with_hint("`python` is the path of an interpreter, or of a venv: a directory with `bin/python`")
-        });
+        // It was there when the kwargs were checked.
+        let error = || Error::new(ErrorKind::NotInstalled, NONE).with_context("python", named).with_hint(NAMED);
+        return named_interpreter(named).ok_or_else(error);
     }
     let venv = env::var_os("VIRTUAL_ENV").and_then(|dir| in_venv(Path::new(&dir)));
     let of_dask = || fs::read(on_path("dask")?).ok().and_then(|script| shebang(&script)).filter(|path| is_program(path));
@@ -101,6 +102,17 @@ fn interpreter(named: Option<&str>) -> Result<PathBuf> {
             "install Python 3, run: python3 -m pip install \"distributed>=2023.5\"; or name an interpreter or venv with `python`",
         )
     })
+}
+
+fn named_interpreter(named: &str) -> Option<PathBuf> {
+    let path = Path::new(named);
+    if path.is_dir() { in_venv(path) } else { on_path(named) }
+}
+
+/// What is wrong with a `python` that was named. Looks at the file system, and starts nothing.
+pub(super) fn check(named: &str) -> Option<Mistake> {
+    let mistake = || Mistake { value: Some(named.into()), ..Mistake::new("python", format!("{NONE} at \"{named}\"")) };
+    named_interpreter(named).is_none().then(|| mistake().with_hint(NAMED))
 }
 
 fn in_venv(dir: &Path) -> Option<PathBuf> {

@@ -31,6 +31,7 @@ use super::{
     memory,
     process::Process,
     scheduler,
+    starts::{LastWords, Starts},
 };
 
 /// What every process of the cluster runs first.
@@ -72,6 +73,7 @@ struct State {
     scheduler: Option<Arc<Kept>>,
     workers: BTreeMap<WorkerId, Arc<Kept>>,
     ready: Option<Ready>,
+    starts: Starts,
 }
 
 /// A process, and its line in the ledger.
@@ -114,6 +116,22 @@ impl Inner {
         let state = self.state();
         let ready = state.ready.clone().filter(|_| !state.closed);
         ready.ok_or_else(|| Error::new(ErrorKind::Closed, "the cluster is not open").with_operation(operation))
+    }
+
+    /// Which of these have ended before anybody asked them to, and what they said of it.
+    async fn note_ends(&self, workers: &[WorkerId]) {
+        let ended: Vec<_> = {
+            let state = self.state();
+            let of = |id: &WorkerId| Some((*id, state.workers.get(id).filter(|kept| kept.process.end().is_some())?.process.clone()));
+            workers.iter().filter_map(of).collect()
+        };
+        if ended.is_empty() {
+            return;
+        }
+        let read = spawn_blocking(move || ended.into_iter().map(|(id, process)| (id, LastWords::of(&process))).collect::<Vec<_>>());
+        let read = read.await.unwrap_or_default();
+        let mut state = self.state();
+        read.into_iter().for_each(|(id, words)| state.starts.ended(id, words));
     }
 
     /// Environment of every process.
@@ -287,6 +305,7 @@ impl ClusterManager for DaskCluster {
         let address = listening.address;
         cx.spawn(tell_end(cx.clone(), Arc::downgrade(inner), kept.process.clone()));
         let security = material.as_ref().map(|material| Arc::new(material.client.clone()));
+        inner.state().starts = Starts::new(cx.events());
         inner.state().ready = Some(Ready { installation, directory, address: address.clone(), material });
         if let Some(limit) = inner.plan.memory_limit {
             cx.spawn(memory::watch(Arc::downgrade(inner), limit));
@@ -301,6 +320,7 @@ impl ClusterManager for DaskCluster {
         if new.is_empty() {
             return Ok(());
         }
+        self.0.state().starts.begin(&new)?;
         let items = new.iter().map(|id| Item::process(format!("dask worker {id}"))).collect::<Vec<_>>();
         let entries = cx.ledger().will_create_all(items).await?;
         let spawned = self.0.spawn_workers(cx, &ready, new.into_iter().zip(entries).collect());
@@ -313,6 +333,7 @@ impl ClusterManager for DaskCluster {
     async fn stop(&self, cx: &Context, workers: &[WorkerId]) -> Result<()> {
         let find = |state: &State| workers.iter().filter_map(|id| state.workers.get(id).cloned()).collect::<Vec<_>>();
         let stopped = find(&self.0.state());
+        self.0.note_ends(workers).await;
         stopped.iter().for_each(|kept| kept.process.terminate());
         if !all_ended(&stopped, STOP_GRACE).await {
             stopped.iter().for_each(|kept| kept.process.kill(None));
@@ -325,7 +346,11 @@ impl ClusterManager for DaskCluster {
         for kept in &stopped {
             cx.ledger().gone(&kept.entry).await;
         }
-        workers.iter().for_each(|id| drop(self.0.state().workers.remove(id)));
+        let mut state = self.0.state();
+        for id in workers {
+            state.workers.remove(id);
+            state.starts.forget(*id);
+        }
         Ok(())
     }
 

@@ -19,6 +19,7 @@ mod output;
 mod process;
 mod refused;
 mod scheduler;
+mod starts;
 
 pub use config::{DaskConfig, DaskSecurity};
 pub use level::LogLevel;

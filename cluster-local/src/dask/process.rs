@@ -33,6 +33,9 @@ use super::{marks, output::Lines};
 /// So many bytes at the end of a log are looked at.
 const TAIL: u64 = 32 * 1024;
 
+/// Lines of a log in an error.
+pub(super) const LOG: usize = 15;
+
 /// For what it said last, where something else holds its output open.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -111,13 +114,35 @@ impl Process {
         };
         let bytes = read().unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
-        let all: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        // Nothing, or the marks below a line of a traceback.
+        let is_empty = |line: &&str| line.chars().all(|c| c.is_whitespace() || matches!(c, '^' | '~'));
+        let all: Vec<_> = text.lines().filter(|line| !is_empty(line)).collect();
         all[all.len().saturating_sub(lines)..].iter().map(|line| (*line).to_owned()).collect()
+    }
+
+    /// What its log says of its end: its complaints, else its last lines. `None`: it has logged nothing. Blocks for a moment.
+    pub(crate) fn last_lines(&self) -> Option<LastLines> {
+        let complaints = self.complaints();
+        let lines = if complaints.is_empty() { self.tail(LOG) } else { complaints };
+        (!lines.is_empty()).then_some(LastLines(lines))
     }
 
     /// What it complained of at the end of its log: the last lines of tracebacks, the newest last.
     pub(crate) fn complaints(&self) -> Vec<String> {
         self.tail(TRACEBACKS).into_iter().filter(|line| is_complaint(line)).collect()
+    }
+}
+
+/// The end of a log, as the cause of an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LastLines(pub(crate) Vec<String>);
+
+impl std::error::Error for LastLines {}
+
+impl std::fmt::Display for LastLines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("its log says")?;
+        self.0.iter().try_for_each(|line| write!(f, "\n    {line}"))
     }
 }
 

@@ -15,9 +15,6 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// Between two looks at the scheduler file.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Lines of a log in an error.
-const SHOWN: usize = 15;
-
 /// Before the driver's first word there may be a long start of other things.
 const LEASE_GRACE: Duration = Duration::from_secs(120);
 
@@ -83,24 +80,9 @@ fn read(path: &Path) -> Option<Listening> {
 }
 
 fn with_log(error: Error, process: &Process) -> Error {
-    let complaints = process.complaints();
-    let lines = if complaints.is_empty() { process.tail(SHOWN) } else { complaints };
-    if lines.is_empty() {
-        return error.with_hint("it has logged nothing; try the same by hand: `dask scheduler --port 0`");
-    }
-    error.with_source(LastLines(lines))
-}
-
-/// The end of a log, as the cause of an error.
-#[derive(Debug)]
-struct LastLines(Vec<String>);
-
-impl std::error::Error for LastLines {}
-
-impl std::fmt::Display for LastLines {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("its log says")?;
-        self.0.iter().try_for_each(|line| write!(f, "\n    {line}"))
+    match process.last_lines() {
+        Some(lines) => error.with_source(lines),
+        None => error.with_hint("it has logged nothing; try the same by hand: `dask scheduler --port 0`"),
     }
 }
 

@@ -208,8 +208,21 @@ async fn a_worker_that_ends_at_once_says_why() {
     let Some(config) = config("a_worker_that_ends_at_once_says_why") else { return };
     let config = DaskConfig { preload: vec!["no_such_module".into()], n_workers: Some(1), ..config };
     let stage = Stage::start(config).await;
+    let mut events = stage.cluster.events();
     let error = stage.cluster.wait_for_workers(1, PATIENCE).await.unwrap_err();
-    assert!(error.report().contains("No module named 'no_such_module'"), "{}", error.report());
+    assert_eq!(error.kind(), ErrorKind::CrashLoop);
+    let report = error.report();
+    assert!(
+        report.contains("No module named 'no_such_module'") && report.contains("its log says\n") && report.contains("`preload`"),
+        "{report}"
+    );
+    let mut lost = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        if let ClusterEvent::Lost { id, .. } = event {
+            lost.push(id.incarnation);
+        }
+    }
+    assert_eq!(lost, [0, 1], "what cannot be imported is not started again");
     stage.close().await;
 }
 

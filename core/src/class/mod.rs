@@ -208,7 +208,7 @@ impl<C: ClusterClass> ClusterEntry for ClassEntry<C> {
     }
 
     fn prepare(&self, kwargs: Kwargs) -> Result<Recipe> {
-        let manager = kwargs.parse::<C::Config>().and_then(C::from_config);
+        let manager = kwargs.parse_into(C::from_config);
         manager.map(Into::into).map_err(|error| error.with_context("class", C::PATH))
     }
 }

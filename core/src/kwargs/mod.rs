@@ -116,6 +116,15 @@ impl Kwargs {
     pub fn parse<C: DeserializeOwned + JsonSchema>(self) -> Result<C> {
         parse(self.into_value())
     }
+
+    /// As [`parse`](Self::parse), then `make`, whose mistakes join the list: it also sees what is left when something was taken out, and
+    /// what it makes of that is dropped.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), and those of `make`.
+    pub fn parse_into<C: DeserializeOwned + JsonSchema, T>(self, make: impl FnOnce(C) -> Result<T>) -> Result<T> {
+        parse_into(self.into_value(), make)
+    }
 }
 
 /// Checks a JSON tree against the schema of `C` and deserialises. What [`Kwargs::parse`] does, for any tree: `adapt_kwargs`, files.
@@ -123,18 +132,30 @@ impl Kwargs {
 ///
 /// # Errors
 /// [`ConfigInvalid`](crate::error::ErrorKind::ConfigInvalid) with every mistake: see [`Error::mistakes`].
-pub fn parse<C: DeserializeOwned + JsonSchema>(mut tree: Value) -> Result<C> {
+pub fn parse<C: DeserializeOwned + JsonSchema>(tree: Value) -> Result<C> {
+    parse_into(tree, Ok)
+}
+
+fn parse_into<C: DeserializeOwned + JsonSchema, T>(mut tree: Value, make: impl FnOnce(C) -> Result<T>) -> Result<T> {
     let schema = schema_of::<C>();
     let mut mistakes = Walk::over(&schema, &mut tree);
     loop {
         // What was complained about has been taken out, so each turn finds another mistake or ends.
         match serde_path_to_error::deserialize::<_, C>(&tree) {
-            Ok(config) if mistakes.is_empty() => return Ok(config),
-            Ok(_) => return Err(Error::invalid(mistakes)),
+            Ok(config) if mistakes.is_empty() => return make(config),
+            Ok(rest) => {
+                let more = make(rest).err();
+                // Of a kwarg in which something was taken out nothing more can be known.
+                let known = |path: &str| mistakes.iter().any(|mistake| top(&mistake.path) == top(path));
+                let more = more.iter().flat_map(Error::mistakes).filter(|mistake| !known(&mistake.path));
+                let more: Vec<_> = more.cloned().collect();
+                mistakes.extend(more);
+                return Err(Error::invalid(mistakes));
+            }
             Err(error) => {
                 let path = error.path().to_string();
                 let path = if path == "." { String::new() } else { path };
-                let key = path.split(['.', '[']).next().unwrap_or_default().to_owned();
+                let key = top(&path).to_owned();
                 let removed = tree.as_object_mut().and_then(|members| members.shift_remove(&key));
                 // Where something was complained about, the hole it left is no further mistake.
                 let known = mistakes.iter().any(|mistake| within(&mistake.path, &path) || within(&path, &mistake.path));
@@ -147,6 +168,11 @@ pub fn parse<C: DeserializeOwned + JsonSchema>(mut tree: Value) -> Result<C> {
             }
         }
     }
+}
+
+/// The kwarg that `path` is or is in.
+fn top(path: &str) -> &str {
+    path.split(['.', '[']).next().unwrap_or_default()
 }
 
 /// Whether `path` is `at` or below it.
