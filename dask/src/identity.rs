@@ -41,6 +41,8 @@ pub struct WorkerIdentity {
     pub resources: BTreeMap<String, f64>,
     /// Memory that its process takes, in bytes, as it said last.
     pub memory: u64,
+    /// Results that it holds, in bytes, those on its disk included, as it said last.
+    pub managed: u64,
     /// How many tasks it was running, as it said last.
     pub executing: u64,
     /// `running`, `paused`, `closing_gracefully`; empty where the scheduler does not say.
@@ -85,6 +87,7 @@ impl WorkerIdentity {
             memory_limit: number("memory_limit"),
             resources: entries(worker, "resources", Value::as_f64),
             memory: metric(worker, &["memory"]).unwrap_or_default(),
+            managed: metric(worker, &["managed_bytes"]).unwrap_or_default(),
             executing: metric(worker, &["task_counts", "executing"]).unwrap_or_default(),
             status: word("status"),
         }

@@ -7,7 +7,7 @@ use std::{
 
 use remuda_core::{
     engine::{Drain, Drains},
-    error::Result,
+    error::{ErrorKind, Result},
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -19,8 +19,11 @@ use crate::{
     shim,
 };
 
-/// Between two looks at what a worker still runs.
+/// The scheduler is asked to say when a worker is out of work, and to say so after this in any case.
+const TELL: Duration = Duration::from_secs(5);
+/// Between two looks at one that cannot say it: at first, and at most. Its answer lists all tasks on all workers.
 const LOOK: Duration = Duration::from_millis(100);
+const LOOK_MOST: Duration = Duration::from_secs(2);
 
 /// One that is not known any more has nothing to lose. One whose results have nowhere to go takes work again.
 pub(super) async fn drain(inner: &Inner, names: &[String], deadline: Duration) -> Result<Drains> {
@@ -31,13 +34,14 @@ pub(super) async fn drain(inner: &Inner, names: &[String], deadline: Duration) -
     if addresses.is_empty() {
         return Ok(drained);
     }
-    let mut rpc = inner.rpc().await?.with_patience(deadline.max(Duration::from_secs(1)));
+    let mut rpc = inner.rpc().await?.with_patience(deadline + Duration::from_secs(5));
     // Closing gracefully: it is given nothing more, and moves what it has. Where that has nowhere to go, Dask itself lets it work again.
-    let retired = retire(&mut rpc, addresses.keys()).await?;
-    let mut busy = addresses;
+    let Ok(retired) = timeout_at(end, retire(&mut rpc, addresses.keys())).await else { return Ok(drained) };
+    let retired = retired?;
+    let (mut busy, mut looks) = (addresses, Looks { pause: Duration::ZERO, can_tell: true });
     let refused: Vec<String> = busy.keys().filter(|address| !retired.contains(*address)).cloned().collect();
     if !refused.is_empty() {
-        let here = processing(&mut rpc, refused.iter()).await?;
+        let here = looks.unfinished(&mut rpc, refused.iter(), Duration::ZERO).await?;
         let became = |address: &String| if here.contains_key(address) { Drain::Refused } else { Drain::Done };
         drained.extend(refused.iter().filter_map(|address| Some((busy.get(address)?.clone(), became(address)))));
         busy.retain(|address, _| retired.contains(address));
@@ -46,7 +50,8 @@ pub(super) async fn drain(inner: &Inner, names: &[String], deadline: Duration) -
     }
     // A future that is dropped, or runs out of time here, leaves them out of work.
     while !busy.is_empty() {
-        let running = timeout_at(end, processing(&mut rpc, busy.keys())).await;
+        let left = end.saturating_duration_since(Instant::now());
+        let running = timeout_at(end, looks.unfinished(&mut rpc, busy.keys(), left.min(TELL))).await;
         let Ok(running) = running else { break };
         let running = running?;
         let empty: Vec<String> = busy.keys().filter(|address| running.get(*address).is_none_or(|count| *count == 0)).cloned().collect();
@@ -63,10 +68,9 @@ pub(super) async fn drain(inner: &Inner, names: &[String], deadline: Duration) -
                 resume(&mut rpc, &stuck).await?;
             }
         }
-        if busy.is_empty() || Instant::now() >= end {
+        if Instant::now() >= end {
             break;
         }
-        sleep(LOOK).await;
     }
     drained.extend(busy.into_values().map(|name| (name, Drain::Busy)));
     Ok(drained)
@@ -93,16 +97,44 @@ async fn resume(rpc: &mut Rpc, workers: &[String]) -> Result<()> {
     rpc.call(&shim::op("resume"), [("workers", workers)]).await.map(drop)
 }
 
-/// How many tasks each of them has; nothing for one that is gone.
-async fn processing(rpc: &mut Rpc, workers: impl Iterator<Item = &String>) -> Result<BTreeMap<String, usize>> {
-    let wanted: Vec<&String> = workers.collect();
-    // Asked without names: the scheduler fails on one that it does not know any more.
-    let answer = rpc.call("processing", [("workers", Value::Nil)]).await?;
-    let entries = answer.body().as_map().map(Vec::as_slice).unwrap_or_default();
-    let count = |tasks: &Value| tasks.as_array().map(Vec::len).or_else(|| tasks.as_map().map(Vec::len)).unwrap_or_default();
-    Ok(entries
-        .iter()
-        .filter_map(|(address, tasks)| Some((address.as_str()?.to_owned(), count(tasks))))
-        .filter(|(address, _)| wanted.contains(&address))
-        .collect())
+/// Looks at what workers still have to do.
+struct Looks {
+    /// Before the next one, where the scheduler does not wait for us.
+    pause: Duration,
+    can_tell: bool,
+}
+
+impl Looks {
+    /// How many tasks each of them has, as soon as one of them has none or is gone, or after `wait`; nothing for one that is gone.
+    async fn unfinished(
+        &mut self,
+        rpc: &mut Rpc,
+        workers: impl Iterator<Item = &String>,
+        wait: Duration,
+    ) -> Result<BTreeMap<String, usize>> {
+        let wanted: BTreeSet<&str> = workers.map(String::as_str).collect();
+        if self.can_tell {
+            let addresses = Value::Array(wanted.iter().map(|address| (*address).into()).collect());
+            match rpc.call(&shim::op("emptied"), [("workers", addresses), ("wait", wait.as_secs_f64().into())]).await {
+                Ok(answer) => return Ok(counts(answer.body(), |count| count.as_u64().and_then(|count| usize::try_from(count).ok()))),
+                // Somebody has forbidden it, or this version of Dask is not as it should be.
+                Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Unexpected | ErrorKind::PermissionDenied) => {
+                    self.can_tell = false
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        sleep(self.pause.min(wait)).await;
+        self.pause = (self.pause * 2).clamp(LOOK, LOOK_MOST);
+        // Asked without names: the scheduler fails on one that it does not know any more.
+        let answer = rpc.call("processing", [("workers", Value::Nil)]).await?;
+        let mut tasks = counts(answer.body(), |tasks| tasks.as_array().map(Vec::len).or_else(|| tasks.as_map().map(Vec::len)));
+        tasks.retain(|address, _| wanted.contains(address.as_str()));
+        Ok(tasks)
+    }
+}
+
+fn counts(told: &Value, count: impl Fn(&Value) -> Option<usize>) -> BTreeMap<String, usize> {
+    let entries = told.as_map().map(Vec::as_slice).unwrap_or_default();
+    entries.iter().filter_map(|(address, tasks)| Some((address.as_str()?.to_owned(), count(tasks).unwrap_or_default()))).collect()
 }

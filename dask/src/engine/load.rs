@@ -48,8 +48,8 @@ impl Asking {
     async fn ask(&mut self, rpc: &mut Rpc) -> Result<Observation> {
         match rpc.call(&shim::op("load"), []).await {
             Ok(answer) => read(answer.body()),
-            // The shim is not there, or does not know its way about this version: better a guess than a cluster that stays as it is.
-            Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Unexpected) => {
+            // The shim is not there, may not be asked, or does not know its way about this version: better a guess than a cluster that stays as it is.
+            Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Unexpected | ErrorKind::PermissionDenied) => {
                 if !std::mem::replace(&mut self.guesses, true) {
                     tracing::warn!(%error, "adaptive scaling goes by guesses: the scheduler's groups of tasks could not be counted");
                 }
@@ -127,8 +127,8 @@ async fn guess(rpc: &mut Rpc) -> Result<Observation> {
             name: known.name.clone(),
             slots: u32::try_from(known.nthreads).unwrap_or(u32::MAX),
             processing: assigned.get(address).map_or(0, |keys| u32::try_from(keys.len()).unwrap_or(u32::MAX)),
-            // What the process takes: more than its results, so rather too few workers are let go of.
-            bytes: known.memory,
+            // Not what the process takes: one without results takes memory as well, and may go.
+            bytes: known.managed,
             memory_limit: known.memory_limit,
             pinned: !known.status.is_empty() && known.status != "running",
         })

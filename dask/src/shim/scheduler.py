@@ -31,7 +31,7 @@ class Core:
         # When a worker came last, and when tasks that none fits are looked at again.
         self.joined, self.review_at = time.monotonic(), None
         self.stuck = {}
-        for name in ("hello", "stream", "watch", "fetch", "prepare", "load", "resume"):
+        for name in ("hello", "stream", "watch", "fetch", "prepare", "load", "emptied", "resume"):
             scheduler.handlers[OP + name] = getattr(self, name)
         scheduler.stream_handlers[OP + "note"] = self.note
         shims = getattr(scheduler, "_remuda_shims", None)
@@ -128,6 +128,9 @@ class Core:
 
     async def load(self):
         return self.meter.read()
+
+    async def emptied(self, workers, wait):
+        return await emptied(self, workers, wait)
 
     async def resume(self, workers):
         """Those that were to leave and cannot take work again."""

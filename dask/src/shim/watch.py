@@ -1,6 +1,10 @@
 # ---- The scheduler's workers, for those who keep them.
 
 
+# Seconds between two looks at workers that are to go, and until each is looked at in any case.
+EMPTYING = 0.1
+
+
 def joined(state):
     return ["joined", str(state.name), state.host, state.address, state.nthreads, dict(state.resources)]
 
@@ -45,3 +49,14 @@ class Watch:
         except Exception:
             complain("a watch failed")
             self.comm.abort()
+
+
+async def emptied(core, workers, wait):
+    """How many tasks each of the workers has, those that are gone left out: told as soon as one has none or is gone, or after `wait` seconds."""
+    deadline = time.monotonic() + min(wait, 60)
+    while True:
+        here = {a: core.scheduler.workers[a] for a in workers if a in core.scheduler.workers}
+        tasks, left = {a: len(ws.processing) for a, ws in here.items()}, deadline - time.monotonic()
+        if len(tasks) < len(workers) or not all(tasks.values()) or left <= 0:
+            return tasks
+        await asyncio.sleep(min(EMPTYING, left))

@@ -8,7 +8,7 @@ use remuda_core::{
     task::{Annotations, Key, TaskState},
     value::decode,
 };
-use remuda_dask::DaskOptions;
+use remuda_dask::{DaskOptions, shim};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -144,6 +144,75 @@ async fn a_worker_whose_results_have_nowhere_to_go_works_on() {
     assert_eq!(bench.engine().drain(&["a".to_owned()], PATIENCE).await.unwrap()["a"], Drain::Refused);
     session.submit(vec![bench::with(2, "builtins:int", &8)]);
     assert!(timeout(PATIENCE, session.gather(&[Key(2), Key(0)])).await.expect("it works").is_ok());
+    bench.end_session(session).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_results_have_nowhere_to_go_is_told_although_another_is_busy() {
+    let test = "whose_results_have_nowhere_to_go_is_told_although_another_is_busy";
+    let Some(mut bench) = Bench::start(test, &["a", "b"]).await else { return };
+    let session = bench.session().await;
+    let on = |name: &str| Arc::new(Annotations { workers: vec![name.into()], ..Annotations::default() });
+    let (mut busy, mut kept) = (bench::with(0, "time:sleep", &3.0), bench::with(1, "builtins:int", &7));
+    (busy.annotations, kept.annotations) = (on("a"), on("b"));
+    session.submit(vec![kept]);
+    timeout(PATIENCE, session.gather(&[Key(1)])).await.unwrap().unwrap();
+    session.submit(vec![busy]);
+    load_where(bench.engine(), "a works", |observed| observed.load.prefixes.iter().any(|prefix| !prefix.running.is_empty())).await;
+    let names = ["a", "b"].map(str::to_owned);
+    let told = timeout(PATIENCE, bench.engine().drain(&names, Duration::from_secs(1))).await.unwrap().unwrap();
+    assert_eq!((told["a"], told["b"]), (Drain::Busy, Drain::Refused));
+    bench.end_session(session).await;
+    bench.end().await;
+}
+
+/// Nobody may call these.
+fn forbidden(ops: &[&str]) -> String {
+    format!("{ops:?}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_works_for_long_is_let_go_when_it_is_done() {
+    // In any case; the scheduler does not tell what all workers have to do; it tells nothing else.
+    for forbid in [vec![], vec!["processing".to_owned()], vec![shim::op("emptied")]] {
+        let ops: Vec<&str> = forbid.iter().map(String::as_str).collect();
+        let variable = [("DASK_DISTRIBUTED__SCHEDULER__BLOCKED_HANDLERS", &*forbidden(&ops))];
+        let test = "a_worker_that_works_for_long_is_let_go_when_it_is_done";
+        let Some(mut bench) = Bench::start_configured(test, &["a", "b"], DaskOptions::default(), &variable).await else { return };
+        let session = bench.session().await;
+        let on_a = Arc::new(Annotations { workers: vec!["a".into()], ..Annotations::default() });
+        let mut busy = bench::with(0, "time:sleep", &1.5);
+        busy.annotations = on_a;
+        session.submit(vec![busy]);
+        load_where(bench.engine(), "a works", |observed| observed.load.prefixes.iter().any(|prefix| !prefix.running.is_empty())).await;
+        let drain = |deadline| {
+            let engine = bench.engine().clone();
+            async move { timeout(PATIENCE, engine.drain(&["a".to_owned()], deadline)).await.unwrap().unwrap() }
+        };
+        assert_eq!(drain(Duration::from_millis(300)).await["a"], Drain::Busy, "{ops:?}");
+        assert_eq!(drain(PATIENCE).await["a"], Drain::Done, "{ops:?}");
+        assert!(timeout(PATIENCE, session.gather(&[Key(0)])).await.unwrap().is_ok(), "its result has moved");
+        bench.end_session(session).await;
+        bench.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_load_is_guessed_a_worker_without_results_holds_none() {
+    let op = shim::op("load");
+    let variable = [("DASK_DISTRIBUTED__SCHEDULER__BLOCKED_HANDLERS", &*forbidden(&[&op]))];
+    let test = "where_the_load_is_guessed_a_worker_without_results_holds_none";
+    let Some(mut bench) = Bench::start_configured(test, &["a"], DaskOptions::default(), &variable).await else { return };
+    // It has told of its process by now.
+    let idle = load_where(bench.engine(), "a worker", |observed| observed.workers.first().is_some_and(|a| a.memory_limit > 0)).await;
+    let session = bench.session().await;
+    assert_eq!(idle.workers[0].bytes, 0, "{idle:?}");
+    session.submit(vec![bench::with(0, "builtins:bytes", &1_000_000)]);
+    load_where(bench.engine(), "a result", |observed| observed.workers[0].bytes >= 1_000_000).await;
+    session.release(&[Key(0)]);
+    let gone = load_where(bench.engine(), "none", |observed| observed.workers[0].bytes == 0).await;
+    assert_eq!((gone.load.ready(), gone.load.processing()), (0, 0), "{gone:?}");
     bench.end_session(session).await;
     bench.end().await;
 }
