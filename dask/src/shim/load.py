@@ -7,17 +7,24 @@ ARRIVING = 0.05
 OPEN = ("waiting", "queued", "no-worker", "processing")
 
 
+# Names of tasks that are counted each for itself; what comes beyond is counted together. Their numbers are given away again when nothing of the
+# name was there for so many seconds: by then nobody remembers what came of it.
+KINDS, KEPT_KINDS = 256, 3600
+
+
 class Kind:
     """What a prefix of Dask's has said so far. Dask's own begins anew when a client restarts the cluster, this does not."""
 
-    def __init__(self, index):
+    def __init__(self, index, passed=0, arrived=0):
+        """`passed`: how many of it had come and gone before. `arrived`: how many of the kind that had its number before had come."""
         self.index, self.prefix = index, None
         # Of Dask's earlier objects of this name: completions, seconds, arrivals.
         self.before, self.last = (0, 0.0, 0), (0, 0.0, 0)
-        self.longest, self.seen, self.arrived = 0.0, 0, 0
+        self.longest, self.seen, self.arrived, self.base = 0.0, passed, 0, arrived - passed
+        self.live = time.monotonic()
 
-    def read(self, prefix, here):
-        """`here`: how many tasks it has that are not forgotten."""
+    def read(self, prefix, here, held):
+        """`here`: how many tasks it has that are not forgotten; `held`: that a driver holds back."""
         if prefix is not self.prefix:
             self.prefix, self.before = prefix, self.last
         counts, seconds = prefix.state_counts, prefix.all_durations.get("compute", 0.0)
@@ -28,15 +35,20 @@ class Kind:
         if completions:
             # Dask keeps no longest: this is the longest of what was seen.
             self.longest = max(self.longest, prefix.duration_average, prefix.max_exec_time, seconds / completions)
+        self.arrived = max(self.arrived, self.last[2] + held)
+
+    def told(self):
+        return self.last[0], self.last[1], self.arrived + self.base
 
 
 class Wave:
     """Tasks of a group that came together. Most groups have one; tasks of a plain function are all in one group, run after run."""
 
-    __slots__ = ("ident", "tasks", "needs")
+    __slots__ = ("ident", "tasks", "needs", "behind")
 
     def __init__(self, ident):
-        self.ident, self.tasks, self.needs = ident, 0, ()
+        # `behind`: the number of its second half, where what it needs needs its first.
+        self.ident, self.tasks, self.needs, self.behind = ident, 0, (), None
 
 
 class Counted:
@@ -46,16 +58,18 @@ class Counted:
         self.group, self.waves = group, []
         # Tasks that Dask has had, and those with what is held back.
         self.came, self.total = 0, 0
-        self.growing, self.unmatched, self.states = False, 0, (0, 0, 0)
+        self.growing, self.unmatched, self.states = False, 0, (0, 0, 0, 0)
 
-    def read(self, held, fits, idents):
+    def read(self, held, fits, leaving, idents):
         """`held`: how many tasks a driver holds back. `fits`: whether there is a worker that takes tasks, so that those no worker will do
-        for do not want another one like it. Whether tasks have come."""
+        for do not want another one like it. `leaving`: how many run on workers that go when these are done, and want none of the others.
+        Whether tasks have come."""
         states = self.group.states
         waiting, queued, lacking, processing = map(states.get, OPEN)
         self.unmatched = lacking if fits else min(self.unmatched, lacking)
         ready = queued + lacking - self.unmatched + held
-        self.states = waiting, ready, processing
+        leaving = min(leaving, processing)
+        self.states = leaving, processing - leaving, ready, waiting
         self.came, left = sum(states.values()), waiting + ready + processing
         total = max(self.came + held, self.total)
         fresh, self.total = total - self.total, total
@@ -70,15 +84,14 @@ class Counted:
 
     def told(self):
         """Its waves, those first that came first: so are they worked off. What is over is told once."""
-        waiting, ready, processing = self.states
-        done = max(sum(wave.tasks for wave in self.waves) - waiting - ready - processing, 0)
+        left = [max(sum(wave.tasks for wave in self.waves) - sum(self.states), 0), *self.states]
         told, open = [], []
         for wave in self.waves:
             parts, room = [], wave.tasks
-            for amount in (done, processing, ready, waiting):
+            for amount in left:
                 parts.append(min(amount, room))
                 room -= parts[-1]
-            done, processing, ready, waiting = done - parts[0], processing - parts[1], ready - parts[2], waiting - parts[3]
+            left = [amount - part for amount, part in zip(left, parts)]
             told.append((wave, parts))
             if parts[0] < wave.tasks:
                 open.append(wave)
@@ -92,6 +105,12 @@ class Meter:
     def __init__(self, core):
         self.core, self.scheduler = core, core.scheduler
         self.kinds, self.groups, self.idents = {}, {}, itertools.count(1)
+        # Names beyond, while there are tasks of theirs, and what all of them have said.
+        self.others, self.rest = {}, None
+        # How many prefixes Dask had, and the newest of them: those behind it are new.
+        self.known, self.newest = 0, None
+        # When no number could be given away.
+        self.full = None
         self.asked, self.begun, self.arriving = None, {}, False
 
     def is_asked(self):
@@ -117,7 +136,8 @@ class Meter:
 
     def read(self):
         first, self.asked = self.asked is None, time.monotonic()
-        running, held, here = self.running(), self.held(), {}
+        fresh, held, here = self.fresh(first), self.held(), {}
+        leaving = self.leaving()
         fits = any(ws.status == Status.running for ws in self.scheduler.workers.values())
         known, self.groups = self.groups, {}
         for name, group in self.scheduler.task_groups.items():
@@ -125,53 +145,154 @@ class Meter:
             if counted is None or counted.group is not group:
                 counted = Counted(group)
             self.groups[name] = counted
-            before = counted.came
-            if counted.read(held.get(name, 0), fits, self.idents):
+            before, prefix = counted.came, group.prefix.name
+            if counted.read(held.get(name, 0), fits, leaving.get(name, 0), self.idents):
                 counted.waves[-1].needs = None
-            kind = group.prefix.name
-            self.kind(kind).seen += counted.came - before
-            here[kind] = here.get(kind, 0) + counted.came - group.states["forgotten"]
-        groups = self.told_groups(here)
+            self.kind(prefix, prefix in fresh and not first, group).seen += counted.came - before
+            here[prefix] = here.get(prefix, 0) + counted.came - group.states["forgotten"]
+        # They came, ended and were forgotten since somebody last asked.
+        for name in fresh:
+            self.kind(name, not first)
+        groups = self.told_groups() + self.passed(here, held)
         if first:
             # What was over before somebody asked is no news.
             groups = [group for group in groups if any(map(group.get, ("waiting", "ready", "processing")))]
-        prefixes = []
-        for name, kind in self.kinds.items():
-            kind.arrived = max(kind.arrived, kind.last[2] + held.get(name, 0))
-            prefixes.append({
-                "name": name, "completions": kind.last[0], "total": kind.last[1], "longest": kind.longest, "arrived": kind.arrived,
-                "running": running.get(name, []),
-            })
-        return {"prefixes": prefixes, "groups": groups, "workers": list(map(load_of, self.scheduler.workers.values()))}
+        return {"prefixes": self.told_kinds(), "groups": groups, "workers": list(map(load_of, self.scheduler.workers.values()))}
 
-    def kind(self, name):
-        kind = self.kinds.get(name)
+    def fresh(self, first):
+        """Names that are new, without a look at all there ever were: Dask forgets none of them. The newest of them only, where nobody has
+        asked before."""
+        prefixes = self.scheduler.task_prefixes
+        if len(prefixes) < self.known or (self.newest is not None and prefixes.get(self.newest.name) is not self.newest):
+            # It has begun anew.
+            self.known = 0
+        count = len(prefixes) - self.known
+        fresh = list(itertools.islice(reversed(prefixes), min(count, KINDS) if first else count))
+        self.known = len(prefixes)
+        if fresh:
+            self.newest = prefixes[fresh[0]]
+        return dict.fromkeys(fresh)
+
+    def kind(self, name, is_fresh, group=None):
+        kind = self.kinds.get(name) or self.others.get(name)
+        if kind is not None:
+            return kind
+        # What came and went before is not news.
+        prefix, passed = self.scheduler.task_prefixes.get(name), 0
+        if not is_fresh and prefix is not None:
+            passed = prefix.state_counts.get("forgotten", 0) - (group.states["forgotten"] if group is not None else 0)
+        kind = self.own(name, passed)
         if kind is None:
-            kind = self.kinds[name] = Kind(len(self.kinds))
+            self.rest = self.rest or Kind(KINDS)
+            kind = self.others[name] = Kind(KINDS, passed)
+            if not is_fresh and prefix is not None:
+                # It may have been told already.
+                kind.read(prefix, 0, 0)
         return kind
 
-    def told_groups(self, here):
+    def own(self, name, passed):
+        """A number of its own, if there is one left."""
+        if len(self.kinds) < KINDS:
+            kind = self.kinds[name] = Kind(len(self.kinds), passed)
+            return kind
+        if self.full == self.asked:
+            return None
+        idle = min(self.kinds, key=lambda other: self.kinds[other].live)
+        if self.asked - self.kinds[idle].live < KEPT_KINDS:
+            self.full = self.asked
+            return None
+        gone = self.kinds.pop(idle)
+        kind = self.kinds[name] = Kind(gone.index, passed, gone.told()[2])
+        return kind
+
+    def told_groups(self):
         # All that have come are counted by now, and so are those that others need.
         for counted in self.groups.values():
             if counted.waves and counted.waves[-1].needs is None:
                 needed = (self.groups.get(group.name) for group in counted.group.dependencies if group is not counted.group)
                 counted.waves[-1].needs = [other.waves[-1].ident for other in needed if other is not None and other.waves]
-        groups = []
+        groups, waves = [], {}
         for counted in self.groups.values():
-            prefix = self.kind(counted.group.prefix.name).index
-            for wave, (done, processing, ready, waiting) in counted.told():
+            prefix = self.kind(counted.group.prefix.name, False, counted.group).index
+            for wave, (done, leaving, processing, ready, waiting) in counted.told():
+                waves[wave.ident] = wave, counted.growing
                 groups.append({
-                    "id": wave.ident, "prefix": prefix, "waiting": waiting, "ready": ready, "processing": processing, "done": done,
-                    "dependencies": list(wave.needs),
+                    "id": wave.ident, "prefix": prefix, "waiting": waiting, "ready": ready, "processing": processing,
+                    "done": done + leaving, "dependencies": list(wave.needs),
                 })
-        for name, prefix in self.scheduler.task_prefixes.items():
-            kind = self.kind(name)
-            kind.read(prefix, here.get(name, 0))
-            # They came, ended and were forgotten since somebody last asked.
+        return self.cut(groups, waves)
+
+    def cut(self, groups, waves):
+        """Where a function is called before and behind a barrier Dask has one group, which needs the barrier that needs it. Its tasks that
+        wait are told as a group of their own, so that they do not pass for work beside the barrier. Only since they came: later that would
+        be news."""
+        circle, behind = circular({group["id"]: group["dependencies"] for group in groups}), {}
+        for group in groups:
+            wave, is_new = waves[group["id"]]
+            if wave.behind is None and is_new and group["id"] in circle and 0 < group["waiting"] < wave.tasks:
+                wave.behind = next(self.idents)
+            if wave.behind is not None:
+                behind[group["id"]] = wave.behind
+        if not behind:
+            return groups
+        told = []
+        for group in groups:
+            needs, is_inside = group["dependencies"], group["id"] in circle
+            if not is_inside:
+                needs = group["dependencies"] = needs + [behind[other] for other in needs if other in behind]
+            if group["id"] in behind:
+                told.append(dict(group, id=behind[group["id"]], ready=0, processing=0, done=0))
+                group.update(waiting=0, dependencies=[other for other in needs if other not in circle])
+            told.append(group)
+        return told
+
+    def passed(self, here, held):
+        """Takes in what Dask has counted by name. Those that came, ended and were forgotten since somebody last asked, as groups."""
+        groups, now = [], time.monotonic()
+        for name, kind in (*self.kinds.items(), *self.others.items()):
+            prefix = self.scheduler.task_prefixes.get(name)
+            if prefix is None:
+                continue
+            before = *kind.last, kind.arrived
+            kind.read(prefix, here.get(name, 0), held.get(name, 0))
+            if here.get(name) or kind.last != before[:3]:
+                kind.live = now
             passed, kind.seen = kind.last[2] - kind.seen, max(kind.last[2], kind.seen)
             if passed > 0:
                 groups.append({"id": next(self.idents), "prefix": kind.index, "done": passed})
+            if kind.index == KINDS:
+                rest, more = self.rest, (*kind.last, kind.arrived)
+                completions, seconds, _, arrived = (new - old for new, old in zip(more, before))
+                rest.last = rest.last[0] + completions, rest.last[1] + seconds, 0
+                rest.arrived, rest.longest = rest.arrived + arrived, max(rest.longest, kind.longest)
+        self.others = {name: kind for name, kind in self.others.items() if here.get(name)}
         return groups
+
+    def told_kinds(self):
+        running, by_index = self.running(), {}
+        for name, times in running.items():
+            kind = self.kinds.get(name) or self.others.get(name)
+            if kind is not None:
+                by_index.setdefault(kind.index, []).extend(times)
+        kinds = sorted(self.kinds.values(), key=lambda kind: kind.index) + ([self.rest] if self.rest is not None else [])
+        told = []
+        for kind in kinds:
+            completions, seconds, arrived = kind.told()
+            told.append({
+                "completions": completions, "total": seconds, "longest": kind.longest, "arrived": arrived,
+                "running": by_index.get(kind.index, []),
+            })
+        return told
+
+    def leaving(self):
+        """By group: how many tasks run on workers that take no others and go when these are over. What was sent to them and has not begun is
+        for others to do."""
+        leaving = {}
+        for ws in self.scheduler.workers.values():
+            for task in ws.processing if is_leaving(ws) else ():
+                if task in ws.executing or task in ws.long_running or task.key in self.begun:
+                    leaving[task.group.name] = leaving.get(task.group.name, 0) + 1
+        return leaving
 
     def held(self):
         """By group: how many tasks of Dask's drivers hold back, as far as can be said. Many calls go in one; it is the seconds that count."""
@@ -191,14 +312,50 @@ class Meter:
             task, record = tasks.get(key), records.get(key)
             if task is None or record is None or task.state != "processing" or record.attempt != attempt:
                 del self.begun[key]
-            else:
+            elif not is_leaving(task.processing_on):
                 running.setdefault(task.prefix.name, []).append(now - begun)
         for ws in self.scheduler.workers.values():
+            if is_leaving(ws):
+                continue
             age = max(time.time() - ws.last_seen, 0.0)
             for task, elapsed in ws.executing.items():
                 if task.processing_on is ws and task.key not in self.begun:
                     running.setdefault(task.prefix.name, []).append(max(elapsed + age, 0.0))
         return running
+
+
+def circular(needs):
+    """Those that need themselves, by way of others."""
+    left = unsorted(needs)
+    needed = {one: [] for one in left}
+    for one in left:
+        for other in needs[one]:
+            if other in needed:
+                needed[other].append(one)
+    return unsorted(needed)
+
+
+def unsorted(needs):
+    """What is left when all have gone that need none that is left."""
+    missing, feeds = {one: 0 for one in needs}, {}
+    for one, needed in needs.items():
+        for other in needed:
+            if other in missing:
+                missing[one] += 1
+                feeds.setdefault(other, []).append(one)
+    free = [one for one, count in missing.items() if not count]
+    while free:
+        gone = free.pop()
+        del missing[gone]
+        for one in feeds.get(gone, ()):
+            missing[one] -= 1
+            if not missing[one]:
+                free.append(one)
+    return set(missing)
+
+
+def is_leaving(ws):
+    return ws.status == Status.closing_gracefully
 
 
 def load_of(ws):

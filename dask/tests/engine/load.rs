@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use remuda_core::{
-    adaptive::{Group, Load},
+    adaptive::{Group, Load, Prefix},
     engine::{Drain, Engine, Observation},
-    task::{Annotations, Key, TaskState},
+    task::{Annotations, Key, TaskSpec, TaskState},
     value::decode,
 };
 use remuda_dask::{DaskOptions, shim};
@@ -213,6 +213,98 @@ async fn where_the_load_is_guessed_a_worker_without_results_holds_none() {
     session.release(&[Key(0)]);
     let gone = load_where(bench.engine(), "none", |observed| observed.workers[0].bytes == 0).await;
     assert_eq!((gone.load.ready(), gone.load.processing()), (0, 0), "{gone:?}");
+    bench.end_session(session).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_without_number_are_counted_together() {
+    let Some(mut bench) = Bench::start("names_without_number_are_counted_together", &["a"]).await else { return };
+    let (engine, session) = (bench.engine().clone(), bench.session().await);
+    let sum = |load: &Load, of: fn(&Prefix) -> u64| load.prefixes.iter().map(of).sum::<u64>();
+    let mut next = 0;
+    let mut calls = |names: Vec<String>| -> (Vec<_>, Vec<Key>) {
+        let first = next;
+        next += names.len() as u64;
+        let named = |(key, name): (u64, String)| TaskSpec { name: name.into(), ..bench::with(key, "builtins:int", &1) };
+        ((first..next).zip(names).map(named).collect(), (first..next).map(Key).collect())
+    };
+    engine.load().await.unwrap();
+    let (mut done, mut most) = (0, 0);
+    // What is new, again and again; a name of the first ones, and one that is there no more.
+    for round in 0..3 {
+        let mut names: Vec<String> = (0..200).map(|n| format!("once{round}x{n}")).collect();
+        names.extend(["known", "known", "once0x150"].map(str::to_owned));
+        names.reverse();
+        let (specs, keys) = calls(names);
+        session.submit(specs);
+        timeout(PATIENCE, session.gather(&keys)).await.expect("they end").unwrap();
+        done += keys.len() as u64;
+        let load = load_where(&engine, "all", |observed| sum(&observed.load, |prefix| prefix.completions) >= done).await.load;
+        assert_eq!((sum(&load, |prefix| prefix.completions), sum(&load, |prefix| prefix.arrived)), (done, done));
+        assert!(load.groups.iter().all(|group| group.prefix < load.prefixes.len()));
+        most = most.max(load.prefixes.iter().map(|prefix| prefix.completions).filter(|count| *count < 10).max().unwrap());
+        session.release(&keys);
+        let load = load_where(&engine, "none", |observed| observed.workers[0].bytes == 0).await.load;
+        assert!(load.prefixes.len() <= 257, "{}", load.prefixes.len());
+        assert_eq!(sum(&load, |prefix| prefix.arrived), done);
+    }
+    assert_eq!(most, 6, "a name that comes again stays one");
+    bench.end_session(session).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_runs_on_a_worker_that_leaves_asks_for_no_other() {
+    let Some(mut bench) = Bench::start("what_runs_on_a_worker_that_leaves_asks_for_no_other", &["a"]).await else { return };
+    let (engine, session) = (bench.engine().clone(), bench.session().await);
+    session.submit(vec![bench::with(0, "time:sleep", &2.0), bench::with_inputs(1, "builtins:print", &[0])]);
+    let before = load_where(&engine, "it runs", |observed| observed.load.prefixes.iter().any(|prefix| !prefix.running.is_empty())).await;
+    let asked = before.load.groups.iter().find(|group| group.processing == 1).expect("it counts").id;
+    let drain = tokio::spawn(async move { engine.drain(&["a".to_owned()], PATIENCE).await });
+    let left = load_where(bench.engine(), "a leaves", |observed| observed.workers[0].pinned).await;
+    assert!(left.load.prefixes.iter().all(|prefix| prefix.running.is_empty()) && left.load.processing() == 0, "{left:?}");
+    let group = left.load.groups.iter().find(|group| group.id == asked);
+    assert!(group.is_some_and(|group| group.unfinished() == 0 && group.done == 1), "{left:?}");
+    // What comes behind it does.
+    assert_eq!(unfinished(&left.load), 1, "{left:?}");
+    assert_eq!(timeout(PATIENCE, drain).await.unwrap().unwrap().unwrap()["a"], Drain::Refused, "its result has nowhere to go");
+    timeout(PATIENCE, session.gather(&[Key(1)])).await.expect("it works on").unwrap();
+    bench.end_session(session).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_all_before_it_is_no_work_beside_them() {
+    let test = "what_waits_for_all_before_it_is_no_work_beside_them";
+    // What waits for a batch is not seen before that is sent.
+    let Some(mut bench) = Bench::start_with(test, &[], DaskOptions { batch: Some(1), ..DaskOptions::default() }).await else { return };
+    let (engine, session) = (bench.engine().clone(), bench.session().await);
+    engine.load().await.unwrap();
+    // The same function before and behind: one group of Dask's.
+    let mut specs: Vec<_> = (0..4).map(|key| bench::with(key, "time:sleep", &0.3)).collect();
+    specs.push(bench::with_inputs(4, "builtins:print", &[0, 1, 2, 3]));
+    specs.extend((5..11).map(|key| TaskSpec { after: vec![Key(4).into()], ..bench::with(key, "time:sleep", &0.3) }));
+    specs.push(TaskSpec { name: "end".into(), ..bench::with_inputs(11, "builtins:print", &[5, 6, 7, 8, 9, 10]) });
+    let keys: Vec<Key> = (0..12).map(Key).collect();
+    session.submit(specs);
+    let all = load_where(&engine, "everything", |observed| unfinished(&observed.load) == 12).await;
+    let of = |load: &Load, ready: u64, waiting: u64| {
+        let group = load.groups.iter().find(|group| (group.ready, group.waiting) == (ready, waiting));
+        group.cloned().unwrap_or_else(|| panic!("none with {ready} and {waiting}: {load:?}"))
+    };
+    let (first, behind) = (of(&all.load, 4, 0), of(&all.load, 0, 6));
+    let barrier = all.load.groups.iter().find(|group| group.waiting == 1 && group.dependencies == [first.id]).expect("a barrier");
+    assert_eq!(behind.dependencies, [barrier.id], "{all:?}");
+    assert!(all.load.groups.iter().any(|group| group.waiting == 1 && group.dependencies.contains(&behind.id)), "{all:?}");
+    let known: Vec<u64> = all.load.groups.iter().map(|group| group.id).collect();
+    bench.add_worker("a").await;
+    let later = load_where(&engine, "the second half", |observed| {
+        observed.load.groups.iter().any(|group| group.id == first.id && group.done >= 4 && group.unfinished() > 0)
+    });
+    let later = later.await;
+    assert!(later.load.groups.iter().all(|group| known.contains(&group.id)), "nothing has come: {later:?}");
+    timeout(PATIENCE, session.gather(&keys)).await.expect("they end").unwrap();
     bench.end_session(session).await;
     bench.end().await;
 }
