@@ -238,7 +238,7 @@ pub(crate) struct RunArgs {
     /// Tell the decisions of adaptive scaling on standard error, with their reasons; with =FILE, write them there whole
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub(crate) explain_scaling: Option<String>,
-    /// No progress and no summary
+    /// No progress and no summary; what waits for long is told
     #[arg(long, short)]
     pub(crate) quiet: bool,
 }

@@ -17,6 +17,7 @@ mod screen;
 mod shim;
 mod tally;
 mod validate;
+mod waits;
 mod workers;
 
 use std::process::ExitCode;

@@ -1,9 +1,8 @@
 //! Shows how far a run is: bars on a terminal, lines now and then elsewhere.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     io::{IsTerminal, stderr},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,6 +13,7 @@ use tokio::task::JoinHandle;
 use crate::{
     screen::Screen,
     tally::{Row, Tally},
+    waits::{Manner, Waits},
     workers,
 };
 
@@ -21,15 +21,13 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// Between two lines where there is no terminal.
 const LINE: Duration = Duration::from_secs(2);
-/// While the first workers come, every task waits for them: what lasts no longer than that is not worth a word.
-const COMING: Duration = Duration::from_millis(500);
 /// More names than these are shown as one.
 const ROWS: usize = 16;
 
 /// Where progress goes.
 pub(crate) enum Display {
-    /// Nowhere.
-    Quiet,
+    /// Nowhere, but for a wait without an end in sight.
+    Quiet(Screen),
     /// A line when something has changed, not too often.
     Lines {
         screen: Screen,
@@ -49,7 +47,7 @@ pub(crate) struct Bars {
 impl Display {
     pub(crate) fn new(screen: &Screen, quiet: bool) -> Self {
         match (quiet, stderr().is_terminal()) {
-            (true, _) => Self::Quiet,
+            (true, _) => Self::Quiet(screen.clone()),
             (false, false) => Self::Lines { screen: screen.clone(), last: String::new(), next: Instant::now() + LINE },
             (false, true) => Self::Bars(Bars::new(screen)),
         }
@@ -57,14 +55,21 @@ impl Display {
 
     fn say(&self, lines: &[String]) {
         match self {
-            Self::Quiet => {}
+            Self::Quiet(screen) => lines.iter().for_each(|line| screen.lines(&format!("warning: {line}"))),
             Self::Lines { screen, .. } | Self::Bars(Bars { screen, .. }) => lines.iter().for_each(|line| screen.lines(line)),
+        }
+    }
+
+    fn manner(&self) -> Manner {
+        match self {
+            Self::Quiet(_) => Manner::Quiet,
+            Self::Lines { .. } | Self::Bars(_) => Manner::Shown,
         }
     }
 
     fn show(&mut self, tally: &Tally, status: &ClusterStatus, begin: Instant) {
         match self {
-            Self::Quiet => {}
+            Self::Quiet(_) => {}
             Self::Lines { screen, last, next } => {
                 let text = line(tally, &workers::counts(status));
                 if Instant::now() >= *next && text != *last {
@@ -98,33 +103,6 @@ fn line(tally: &Tally, workers: &str) -> String {
     format!("{workers}{shown}")
 }
 
-/// What was told about tasks that wait for more than their turn: each name and reason once.
-#[derive(Default)]
-struct Waits {
-    since: HashMap<(String, Arc<str>), Instant>,
-    told: HashSet<(String, Arc<str>)>,
-}
-
-impl Waits {
-    /// What is to be told now.
-    fn news(&mut self, tally: &Tally, now: Instant) -> Vec<String> {
-        let rows = tally.rows().iter().flat_map(|row| row.waits.keys().map(|reason| (row.name.clone(), reason.clone())));
-        let current: HashSet<_> = rows.filter(|wait| !self.told.contains(wait)).collect();
-        self.since.retain(|wait, _| current.contains(wait));
-        let mut due: Vec<_> = current
-            .into_iter()
-            .filter(|wait| {
-                let since = *self.since.entry(wait.clone()).or_insert(now);
-                now.duration_since(since) >= COMING
-            })
-            .collect();
-        due.sort();
-        let lines = due.iter().map(|(name, reason)| format!("{name}: waiting: {reason}")).collect();
-        self.told.extend(due);
-        lines
-    }
-}
-
 impl Bars {
     fn new(screen: &Screen) -> Self {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
@@ -137,13 +115,13 @@ impl Bars {
         let why = workers::reason(status).map_or(String::new(), |reason| format!(" ({reason})"));
         self.head.set_message(format!("{}, {:.1} s{why}", workers::counts(status), begin.elapsed().as_secs_f64()));
         if tally.rows().len() > ROWS {
-            self.row(&tally.sum());
+            self.row(&tally.sum(), status);
         } else {
-            tally.rows().iter().for_each(|row| self.row(row));
+            tally.rows().iter().for_each(|row| self.row(row, status));
         }
     }
 
-    fn row(&mut self, row: &Row) {
+    fn row(&mut self, row: &Row, status: &ClusterStatus) {
         let bar = self.rows.entry(row.name.clone()).or_insert_with(|| {
             let bar = ProgressBar::no_length().with_style(style("  {prefix:16} [{bar:30}] {msg}"));
             self.all.add(bar).with_prefix(row.name.clone())
@@ -152,7 +130,8 @@ impl Bars {
             bar.set_length(total);
         }
         bar.set_position(row.ended());
-        let reason = row.waits.keys().next().map(|reason| format!(", waiting: {reason}"));
+        // Where nobody is there all wait for the same, and the head has the workers.
+        let reason = row.waits.keys().next().filter(|_| status.running > 0).map(|reason| format!(", waiting: {reason}"));
         bar.set_message(row.counts() + &reason.unwrap_or_default());
     }
 }
@@ -165,7 +144,7 @@ fn style(template: &str) -> ProgressStyle {
 /// Follows a run until it ends.
 pub(crate) fn follow(flow: &Flow, cluster: &Cluster, plan: &FlowPlan, mut display: Display, begin: Instant) -> JoinHandle<()> {
     let tasks = plan.tasks.iter().map(|task| (task.label.clone(), task.calls.map(|calls| calls as u64)));
-    let (mut tally, mut waits) = (Tally::new(tasks), Waits::default());
+    let (mut tally, mut waits) = (Tally::new(tasks), Waits::new(display.manner()));
     // Neither holds the cluster open.
     let (mut events, status) = (flow.events(), cluster.watch());
     tokio::spawn(async move {
@@ -181,7 +160,7 @@ pub(crate) fn follow(flow: &Flow, cluster: &Cluster, plan: &FlowPlan, mut displa
                     some.drain(..).for_each(|event| tally.add(&event));
                 }
                 _ = tick.tick() => {
-                    display.say(&waits.news(&tally, Instant::now()));
+                    display.say(&waits.news(&tally, &status.borrow(), Instant::now()));
                     display.show(&tally, &status.borrow(), begin);
                 }
             }
@@ -210,21 +189,5 @@ mod tests {
         let mut many = Tally::new(names(9));
         start(&mut many, 7);
         assert_eq!(line(&many, "1 worker"), "1 worker  tasks 0/18, 7 running");
-    }
-    #[test]
-    fn a_reason_to_wait_is_told_once_and_not_while_workers_come() {
-        let event = |key, reason: &str| {
-            let state = remuda::TaskState::Pending { reason: Some(reason.into()) };
-            TaskEvent { key: remuda::Key(key), name: "gpu".into(), state }
-        };
-        let (mut tally, mut waits, begin) = (Tally::default(), Waits::default(), Instant::now());
-        tally.add(&event(0, "no workers yet"));
-        assert_eq!(waits.news(&tally, begin), Vec::<String>::new());
-        tally.add(&event(0, "no GPU"));
-        tally.add(&event(1, "no GPU"));
-        assert_eq!(waits.news(&tally, begin + COMING), Vec::<String>::new(), "new");
-        assert_eq!(waits.news(&tally, begin + 2 * COMING), ["gpu: waiting: no GPU"]);
-        tally.add(&event(2, "no GPU"));
-        assert_eq!(waits.news(&tally, begin + 4 * COMING), Vec::<String>::new());
     }
 }

@@ -5,9 +5,12 @@ use remuda::{
     adaptive::{AdaptConfig, Decision, Reason},
 };
 
-/// How many workers there are; where their number follows the work, also how many there should be.
+/// How many workers there are and come; where their number follows the work, also how many there should be.
 pub(crate) fn counts(status: &ClusterStatus) -> String {
-    let Some(adapt) = &status.adapt else { return of(u64::from(status.running), "worker") };
+    let Some(adapt) = &status.adapt else {
+        let starting = if status.starting > 0 { format!(", {} starting", status.starting) } else { String::new() };
+        return of(u64::from(status.running), "worker") + &starting;
+    };
     let parts = [(adapt.running, "running"), (adapt.starting, "starting"), (adapt.draining, "draining")];
     let parts: Vec<_> = parts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
     let wanted = of(u64::from(adapt.desired), "worker") + " wanted";
@@ -67,6 +70,6 @@ fn seconds(count: f64) -> String {
     if count < 100.0 { format!("{count:.1} worker-seconds") } else { format!("{count:.0} worker-seconds") }
 }
 
-fn of(count: u64, noun: &str) -> String {
+pub(crate) fn of(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

@@ -291,6 +291,23 @@ tasks:
 }
 
 #[test]
+fn a_cluster_without_workers_is_told_once_for_all_tasks() {
+    let place = place(
+        r#"
+runner: {cluster_kwargs: {n_workers: 0, no_workers_timeout: 2s}}
+tasks:
+  a: {command: ["true"]}
+  b: {command: ["true"]}
+  c: {command: ["true"]}
+"#,
+    );
+    let ended = place.remuda(&["run", "flow.yaml"]);
+    ended.code(1);
+    let waits: Vec<_> = ended.err.lines().filter(|line| line.contains("waiting")).collect();
+    assert_eq!(waits, ["waiting: the cluster has no workers (`n_workers` is 0)"]);
+}
+
+#[test]
 fn a_lost_worker_is_told_once() {
     // The second attempt needs the next worker, so the loss of the first has been told by then.
     let flow = "runner: {cluster_kwargs: {n_workers: 1, threads_per_worker: 1}}\ntasks:\n  a: {command: [sh, -c, 'test -e once || { touch once; kill -9 $PPID; sleep 60; }']}\n";
