@@ -126,12 +126,38 @@ except Exception:
 
 def fill(kind, data):
     if kind == PICKLE:
-        return pickle.loads(data)
+        value = pickle.loads(data)
+        if type(value) is Shadow:
+            raise Stays("a Python object of type `%s` cannot be given to another task: it cannot be pickled: %s" % (value.name, value.why))
+        return value
     error = unpack(data, fill)
     return TaskFailed(error["state"], error["message"])
 
 
 # ---- values
+
+class Stays(Exception):
+    pass
+
+
+class Shadow:
+    """What is left of an object that cannot be pickled, for those who want to see it."""
+
+    def __init__(self, value, name, why):
+        self.name, self.why, self.text = name, why, as_text(value, name)
+        try:
+            self.plain, self.refusal = as_plain(value, name), None
+        except NotThis as e:
+            self.plain, self.refusal = None, str(e)
+
+    def in_form(self, forms):
+        for form in forms:
+            if form == "plain" and self.plain is not None:
+                return form, self.plain, self.name
+            if form == "text":
+                return form, self.text, self.name
+        raise NotThis(self.refusal if "plain" in forms else "a Python object of type `%s` cannot be pickled: %s" % (self.name, self.why))
+
 
 def answer(value):
     try:
@@ -142,10 +168,11 @@ def answer(value):
         return {"Done": pack(value)}
     name = name_of(type(value))
     try:
-        return {"Object": {"pickle": pickle.dumps(value, protocol=5), "type_name": name}}
+        data = pickle.dumps(value, protocol=5)
     except Exception as e:
-        return {"Failed": {"kind": type(e).__name__, "message": "the result of type `%s` cannot be pickled: %s" % (name, e),
-                           "traceback": None, "exit_code": None}}
+        # All interpreters of ours have this class, by this name.
+        data = pickle.dumps(Shadow(value, name, safe_str(e)), protocol=5)
+    return {"Object": {"pickle": data, "type_name": name}}
 
 
 def convert(request):
@@ -155,7 +182,7 @@ def convert(request):
     except Exception as e:
         return {"Refused": {"message": "a pickled object cannot be read again: %s: %s" % (type(e).__name__, e)}}
     try:
-        form, shown, name = in_form(value, request["forms"])
+        form, shown, name = value.in_form(request["forms"]) if type(value) is Shadow else in_form(value, request["forms"])
     except NotThis as e:
         return {"Refused": {"message": str(e)}}
     if form == "plain":
@@ -186,6 +213,8 @@ def is_ours(file):
 
 
 def failed(e):
+    if isinstance(e, Stays):
+        return {"Refused": {"message": str(e)}}
     # Without the first frames, which are not the user's.
     tb = e.__traceback__
     while tb is not None and is_ours(tb.tb_frame.f_code.co_filename):

@@ -1,5 +1,10 @@
 //! Python functions.
 
+use remuda_core::{
+    engine::{Form, Shown},
+    error::ErrorKind,
+};
+
 use super::*;
 
 const MODULE: &str = r#"
@@ -21,6 +26,9 @@ def sum_of(p): return p.x + p.y
 def many(): return {"t": (1, 2), "s": {3}, "p": Path("/a"), "c": Colour.RED, "d": datetime.date(2020, 1, 2), "n": decimal.Decimal("1.5")}
 def opaque(): return sys.__class__
 def unpicklable(): return lambda: 1
+def local_point():
+    Point = dataclasses.make_dataclass("Point", ["x"])
+    return Point(1)
 def boom(): return inner()
 def inner(): return 1 / 0
 def bye(): sys.exit(4)
@@ -121,7 +129,6 @@ async fn python_failures_name_type_message_and_the_users_frames() {
     }
     let cases = [
         ("tasks_of_test:bye", "SystemExit: exit code 4"),
-        ("tasks_of_test:unpicklable", "type `function` cannot be pickled"),
         ("tasks_of_test:ink", "has no `ink`; did you mean `inc`?"),
         ("tasks_of_test:number", "is not a function but of type `int`"),
         ("no_such_module:f", "there is no Python module `no_such_module`; searched in"),
@@ -140,6 +147,31 @@ async fn python_failures_name_type_message_and_the_users_frames() {
     let work = python("tasks_of_test:describe", &args(&[Template::hole()]), path);
     let key = stage.submit_with(work, vec![Input { key: bad, allow_failure: true }], Annotations::default());
     assert_eq!(stage.json(key).await, json!(["TaskFailed", "failed", "ZeroDivisionError: division by zero"]));
+    end(stage).await;
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_pickled_is_shown_and_goes_nowhere() {
+    let _alone = alone().await;
+    let dir = module();
+    let path = dir.path().to_str().unwrap();
+    let mut stage = Stage::new(processes(1, 1)).await;
+    let key = stage.run(python("tasks_of_test:unpicklable", &args(&[]), path));
+    let consumer = stage.submit(python("tasks_of_test:later", &args(&[Template::hole()]), path), &[key], Annotations::default());
+    assert!(matches!(stage.end(key).await, TaskState::Done(_)), "the task has done its part");
+    let refused = |error: &TaskError| matches!(error, TaskError::Refused(error) if error.kind() == ErrorKind::Unserializable);
+    let error = stage.error(consumer).await;
+    assert!(refused(&error) && error.to_string().contains("of type `function` cannot be given to another task"), "{error}");
+    let error = stage.session.gather(&[key]).await.unwrap_err();
+    assert!(refused(&error) && error.to_string().contains("`function` has no plain form"), "{error}");
+    let error = stage.session.show(key, &[Form::Arrow]).await.unwrap_err();
+    assert!(refused(&error), "{error}");
+    let shown = stage.session.show(key, &[Form::Plain, Form::Arrow, Form::Text]).await.unwrap();
+    assert!(matches!(&shown, Shown::Text { text, type_name } if text.starts_with("<function") && &**type_name == "function"), "{shown:?}");
+    // Not picklable, and yet plain.
+    let point = stage.run(python("tasks_of_test:local_point", &args(&[]), path));
+    let values = stage.session.gather(&[point]).await.unwrap();
+    assert_eq!(decode::<serde_json::Value>(&values[0].to_plain().unwrap()).unwrap(), json!({"x": 1}));
     end(stage).await;
 }
 
