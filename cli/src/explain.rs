@@ -127,16 +127,15 @@ struct Teller {
 
 impl Teller {
     fn tell(&mut self, entry: &Entry) -> Option<String> {
-        match entry {
-            Entry::Begin(begin) => Some(bounds(begin)),
-            Entry::Decided(Decided { now, decision, .. }) => {
-                let changes = decision.launch > 0 || !decision.victims.is_empty() || !decision.cancelled.is_empty();
-                let why = discriminant(&decision.reason);
-                let new = changes || self.last != Some(why);
-                self.last = Some(why);
-                new.then(|| line(*now, decision))
-            }
+        if let Entry::Begin(begin) = entry {
+            return Some(bounds(begin));
         }
+        let (now, decision) = entry.decision()?;
+        let changes = decision.launch > 0 || !decision.victims.is_empty() || !decision.cancelled.is_empty();
+        let why = discriminant(&decision.reason);
+        let new = changes || self.last != Some(why);
+        self.last = Some(why);
+        new.then(|| line(now, decision))
     }
 }
 
@@ -165,20 +164,20 @@ pub(crate) fn explain(path: &Path, every: bool) -> Result<ExitCode, Failure> {
         let entry = Entry::parse(&read).map_err(at)?;
         let again = replay.next(&entry).map_err(at)?;
         let told = teller.tell(&entry);
-        match (&entry, again) {
-            (Entry::Begin(begin), _) => drop(versions.insert(begin.version.clone())),
-            (Entry::Decided(Decided { now, decision, .. }), again) => {
-                count += 1;
-                if let Some(again) = again.filter(|again| again != decision) {
-                    otherwise += 1;
-                    if otherwise <= SHOWN {
-                        text += &format!("{}\n           now: {again}\n", line(*now, decision));
-                    }
-                    continue;
+        if let Entry::Begin(begin) = &entry {
+            versions.insert(begin.version.clone());
+        }
+        if let Some((now, decision)) = entry.decision() {
+            count += 1;
+            if let Some(again) = again.filter(|again| again != decision) {
+                otherwise += 1;
+                if otherwise <= SHOWN {
+                    text += &format!("{}\n           now: {again}\n", line(now, decision));
                 }
-                if every && told.is_none() {
-                    text += &(line(*now, decision) + "\n");
-                }
+                continue;
+            }
+            if every && told.is_none() {
+                text += &(line(now, decision) + "\n");
             }
         }
         text += &told.map_or(String::new(), |told| told + "\n");

@@ -30,7 +30,8 @@ pub(crate) fn reason(status: &ClusterStatus) -> Option<String> {
 
 /// What an adaptive cluster came to.
 pub(crate) fn used(status: &ClusterStatus) -> Option<String> {
-    let adapt = status.adapt.as_ref().filter(|adapt| !adapt.native)?;
+    // A number that somebody said ends it; what was used before is told all the same.
+    let adapt = status.adapt.as_ref().or(status.adapt_ended.as_ref()).filter(|adapt| !adapt.native)?;
     let usage = adapt.usage;
     let budget = adapt.config.budget.map_or(String::new(), |budget| format!(" of a budget of {}", seconds(budget.0.as_secs_f64())));
     let idle = seconds(usage.idle_worker_seconds);

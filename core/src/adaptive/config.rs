@@ -28,7 +28,7 @@ pub struct AdaptConfig {
     pub minimum: Option<u32>,
     /// Workers to have at most. Default: no bound (null).
     pub maximum: Option<u32>,
-    /// Time between two decisions: seconds, or a text like "1s". Default 1 s.
+    /// Time between two decisions: seconds, or a text like "1s"; at most 4 minutes. Default 1 s.
     pub interval: Seconds,
     /// How many decisions in a row must find a worker superfluous before it goes. Default 3.
     #[schemars(range(min = 1))]
@@ -102,16 +102,32 @@ fn contradictions(kwargs: &Kwargs) -> Vec<Mistake> {
     {
         found.push(Mistake::new("minimum", format!("`minimum` ({low}) is more than `maximum` ({high})")));
     }
-    let interval = kwargs.get("interval").and_then(|written| serde_json::from_value::<Seconds>(written.clone()).ok());
-    if interval.is_some_and(|interval| interval.0 < SHORTEST) {
-        let problem = format!("`interval` is less than {SHORTEST:?}: the scaler would do nothing but decide");
-        found.push(Mistake { value: kwargs.get("interval").cloned(), ..Mistake::new("interval", problem) });
+    let written = |key: &str| Some((kwargs.get(key)?, serde_json::from_value::<Seconds>(kwargs.get(key)?.clone()).ok()?));
+    let mut wrong = |key: &str, value: &Value, problem: String| {
+        found.push(Mistake { value: Some(value.clone()), ..Mistake::new(key, format!("`{key}` is {problem}")) });
+    };
+    if let Some((value, _)) = written("interval").filter(|(_, interval)| interval.0 < SHORTEST) {
+        wrong("interval", value, format!("less than {SHORTEST:?}: the scaler would do nothing but decide"));
+    }
+    for (key, most, shown) in LONGEST {
+        if let Some((value, _)) = written(key).filter(|(_, said)| said.0.as_secs_f64() > most) {
+            wrong(key, value, format!("more than {shown}: expected at most that"));
+        }
     }
     found
 }
 
 /// The shortest interval between two decisions.
 const SHORTEST: Duration = Duration::from_millis(10);
+
+/// The longest that each duration may be, in seconds and in words. An interval of more than some minutes: schedulers stop counting along
+/// when nobody asks for five.
+const LONGEST: [(&str, f64, &str); 4] = [
+    ("interval", 240.0, "4 minutes"),
+    ("target_duration", 365.0 * 86400.0, "365 days"),
+    ("startup", 86400.0, "a day"),
+    ("budget", 1e12, "1e12 seconds"),
+];
 
 #[cfg(test)]
 mod tests {
@@ -132,6 +148,18 @@ mod tests {
         assert_eq!((config.time_weight, config.idle_max), (2.0, 2.0));
         assert_eq!((config.startup, config.budget), (Some(Seconds::parse("60s").unwrap()), Some(Seconds::parse("20h").unwrap())));
         assert!(config.check().is_ok());
+    }
+
+    #[test]
+    fn no_duration_is_without_bound() {
+        let longest = Kwargs::new().with("interval", "4m").with("target_duration", "365d").with("startup", "1d").with("budget", 1e12);
+        AdaptConfig::parse(longest).unwrap();
+        for key in ["interval", "target_duration", "startup", "budget"] {
+            let error = AdaptConfig::parse(Kwargs::new().with(key, 1e19)).unwrap_err();
+            let [mistake] = error.mistakes() else { panic!("{error}") };
+            assert!(mistake.path == key && mistake.value.is_some() && error.to_string().contains("at most"), "{error}");
+        }
+        assert!(AdaptConfig { interval: Seconds(Duration::MAX), ..AdaptConfig::default() }.check().is_err());
     }
 
     #[test]

@@ -85,6 +85,11 @@ pub enum Reason {
         /// Workers that would have been asked for.
         wanted: u32,
     },
+    /// The scheduler does not tell of its work, so the number stays.
+    Unseen {
+        /// It.
+        workers: u32,
+    },
     /// The scheduler cannot keep the workers busy, so more of them would not help.
     SchedulerBound {
         /// Tasks that are ready.
@@ -137,6 +142,7 @@ impl fmt::Display for Reason {
                 write!(f, "the budget is spent ({spent:.0} worker-seconds): {wanted} workers more would help")
             }
             Self::Blocked { wanted } => write!(f, "{wanted} workers more would help, but starting them fails: not tried for a while"),
+            Self::Unseen { workers } => write!(f, "the work cannot be seen: {workers} workers are kept"),
             Self::SchedulerBound { ready } => write!(f, "{ready} tasks are ready and workers idle: the scheduler is the limit"),
             Self::Enough { tasks: 0, .. } => f.write_str("no work"),
             Self::Enough { tasks, finish: Some(finish) } => write!(f, "{tasks} tasks: done in {finish:.1} s, more workers do not pay"),

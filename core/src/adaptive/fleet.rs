@@ -31,7 +31,7 @@ pub struct Worker {
     pub billed: Option<Duration>,
     /// Tasks it can run at once. 0 counts as 1.
     pub slots: u32,
-    /// Tasks assigned to it.
+    /// Tasks assigned to it, counted as [`Group::processing`](super::Group::processing) counts them.
     pub processing: u32,
     /// Bytes of results it holds.
     pub bytes: u64,

@@ -15,6 +15,8 @@ pub enum Entry {
     Begin(Box<Begin>),
     /// A decision was made.
     Decided(Decided),
+    /// A decision was made without knowing the work: see [`Adaptive::hold`].
+    Held(Held),
 }
 
 /// What decisions begin with.
@@ -51,7 +53,27 @@ pub struct Decided {
     pub decision: Decision,
 }
 
+/// The same where the work was not known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// The time, on the clock of the fleet's times.
+    pub now: Duration,
+    /// Who was there.
+    pub fleet: Fleet,
+    /// What followed.
+    pub decision: Decision,
+}
+
 impl Entry {
+    /// The decision and its time; `None` for a [`Begin`].
+    #[must_use]
+    pub fn decision(&self) -> Option<(Duration, &Decision)> {
+        match self {
+            Self::Begin(_) => None,
+            Self::Decided(Decided { now, decision, .. }) | Self::Held(Held { now, decision, .. }) => Some((*now, decision)),
+        }
+    }
+
     /// The entry as one line, without its end.
     ///
     /// # Errors
@@ -91,15 +113,18 @@ impl Replay {
                 self.begun = Some((Adaptive::new(begin.config.clone(), begin.backend.clone()), begin.state.clone()));
                 Ok(None)
             }
-            Entry::Decided(Decided { now, load, fleet, .. }) => {
-                let Some((adaptive, state)) = &mut self.begun else {
-                    let error = Error::new(ErrorKind::ConfigInvalid, "the log does not begin with a line that says what it was made with");
-                    return Err(error.with_hint("give the whole log, from its first line"));
-                };
-                let (next, decision) = adaptive.decide(std::mem::take(state), *now, load, fleet);
-                *state = next;
-                Ok(Some(decision))
-            }
+            Entry::Decided(Decided { now, load, fleet, .. }) => self.again(|adaptive, state| adaptive.decide(state, *now, load, fleet)),
+            Entry::Held(Held { now, fleet, .. }) => self.again(|adaptive, state| adaptive.hold(state, *now, fleet)),
         }
+    }
+
+    fn again(&mut self, decide: impl FnOnce(&Adaptive, State) -> (State, Decision)) -> Result<Option<Decision>> {
+        let Some((adaptive, state)) = &mut self.begun else {
+            let error = Error::new(ErrorKind::ConfigInvalid, "the log does not begin with a line that says what it was made with");
+            return Err(error.with_hint("give the whole log, from its first line"));
+        };
+        let (next, decision) = decide(adaptive, std::mem::take(state));
+        *state = next;
+        Ok(Some(decision))
     }
 }

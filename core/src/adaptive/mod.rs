@@ -39,7 +39,7 @@ pub use self::{
     decision::{Decision, Reason},
     fleet::{Backend, Fleet, Phase, Worker},
     load::{Group, Load, Prefix},
-    log::{Begin, Decided, Entry, Replay},
+    log::{Begin, Decided, Entry, Held, Replay},
     state::{State, Usage},
 };
 use self::{project::Plan, view::View};
@@ -67,17 +67,49 @@ impl Adaptive {
     /// matter, how many groups and workers does.
     #[must_use]
     pub fn decide(&self, mut state: State, now: Duration, load: &Load, fleet: &Fleet) -> (State, Decision) {
-        let passed = state.clock.advance(now, self.interval());
-        state.usage.add(fleet, passed);
-        let waited = state.starts.learn(&state.clock, fleet, self.prior());
-        self.refill(&mut state, passed);
+        let waited = self.pass(&mut state, now, fleet, true);
         let view = self.look(&mut state, load, fleet);
         let decision = self.judge(&mut state, &view, waited);
-        if let (Some(tokens), Some(_)) = (&mut state.tokens, self.backend.launch_limit()) {
-            *tokens = (*tokens - f64::from(decision.launch)).max(0.0);
-        }
-        state.usage.launched += u64::from(decision.launch);
+        state.wanted = match decision.reason {
+            Reason::Blocked { wanted } => state.wanted.min(decision.desired.saturating_add(wanted)).max(decision.desired),
+            _ => decision.desired,
+        };
+        state.launched(decision.launch, &self.backend);
         (state, decision)
+    }
+
+    /// Decides without knowing the work, in place of [`decide`](Self::decide): there stay as many workers as there were to be, so who
+    /// is lost is replaced, and requests that do not arrive are written off.
+    #[must_use]
+    pub fn hold(&self, mut state: State, now: Duration, fleet: &Fleet) -> (State, Decision) {
+        self.pass(&mut state, now, fleet, false);
+        let lost = lost(&state, fleet);
+        let starting = fleet.workers.iter().filter(|worker| worker.phase == Phase::Starting && !lost.contains(&worker.id)).count();
+        let live = fleet.workers.iter().filter(|worker| matches!(worker.phase, Phase::Live(_))).count();
+        let current = u32::try_from(live + starting).unwrap_or(u32::MAX);
+        let keep = state.wanted.max(self.minimum()).min(self.maximum());
+        let decision = match keep > current {
+            true => self.grow(&mut state, (current, fleet.blocked), keep, lost, Some(Reason::Unseen { workers: keep })),
+            false => Decision {
+                desired: current,
+                launch: 0,
+                victims: vec![],
+                lost: lost.len() as u32,
+                cancelled: lost,
+                reason: Reason::Unseen { workers: current },
+            },
+        };
+        state.launched(decision.launch, &self.backend);
+        (state, decision)
+    }
+
+    /// Time has passed: what it cost, who came, what the platform takes again. Returns how long a request is waited for.
+    fn pass(&self, state: &mut State, now: Duration, fleet: &Fleet, seen: bool) -> f64 {
+        let passed = state.clock.advance(now, self.interval());
+        state.usage.add(fleet, passed, seen);
+        let waited = state.starts.learn(&state.clock, fleet, self.prior());
+        self.refill(state, passed);
+        waited
     }
 
     /// Estimates, and what they say about the future.
@@ -123,7 +155,7 @@ impl Adaptive {
         let raised = if want > view.current() { want } else { 0 };
         state.needs.push(view.now, need.max(raised), view.keep + 0.5 * self.interval());
         if want > view.current() {
-            return self.grow(state, view, want, lost, reason);
+            return self.grow(state, (view.current(), view.fleet.blocked), want, lost, reason);
         }
         let decision = self.shrink(state, view, Pressure { need, floor, alone }, lost);
         let reason = match reason {
@@ -163,15 +195,15 @@ impl Adaptive {
         best
     }
 
-    fn grow(&self, state: &mut State, view: &View<'_>, want: u32, lost: Vec<u64>, reason: Option<Reason>) -> Decision {
-        let current = view.current();
+    /// `current`: workers that are there or on their way, and whether none can be asked for now.
+    fn grow(&self, state: &mut State, (current, blocked): (u32, bool), want: u32, lost: Vec<u64>, reason: Option<Reason>) -> Decision {
         let launch = want - current;
         state.useless.clear();
         let spent = state.usage.worker_seconds;
-        let broke = self.config.budget.is_some_and(|budget| spent >= budget.0.as_secs_f64());
+        let broke = self.is_spent(state);
         let (launch, reason) = match reason {
             _ if broke => (0, Reason::Budget { spent, wanted: launch }),
-            _ if view.fleet.blocked => (0, Reason::Blocked { wanted: launch }),
+            _ if blocked => (0, Reason::Blocked { wanted: launch }),
             reason => (launch, reason.unwrap_or(Reason::Minimum { workers: want })),
         };
         Decision { desired: current + launch, launch, victims: vec![], lost: lost.len() as u32, cancelled: lost, reason }
@@ -206,6 +238,12 @@ impl Adaptive {
         };
         let count = lost.len() as u32;
         Decision { desired, launch: 0, victims, lost: count, cancelled: lost.into_iter().chain(taken).collect(), reason }
+    }
+
+    /// Whether the budget is spent.
+    #[must_use]
+    pub fn is_spent(&self, state: &State) -> bool {
+        self.config.budget.is_some_and(|budget| state.usage.worker_seconds >= budget.0.as_secs_f64())
     }
 
     /// Launch tokens that came back since the last decision.

@@ -18,6 +18,8 @@ pub(super) struct Stage {
     pub(super) longest: f64,
     /// What is left of each running task (first stage only).
     pub(super) running: Vec<f64>,
+    /// How long it takes until those are over that run on workers on their way out: they want no slot, but later stages wait for them.
+    pub(super) leaving: f64,
     /// (count, seconds each) of those that do not run.
     pub(super) classes: Vec<(f64, f64)>,
 }
@@ -85,7 +87,7 @@ pub(super) fn project(slots: Slots<'_>, stages: &[Stage], inflow: f64) -> Plan {
     for (at, stage) in stages.iter().enumerate() {
         let inflow = if at == 0 { inflow } else { 0.0 };
         let step = match stage.count {
-            count if count <= 0.0 => Some((now, 0.0)),
+            count if count <= 0.0 => Some((now + stage.leaving, 0.0)),
             count if count <= EXACT && inflow <= 0.0 => listed(slots, stage, now),
             _ => fluid(slots, stage, now, inflow),
         };
@@ -93,9 +95,9 @@ pub(super) fn project(slots: Slots<'_>, stages: &[Stage], inflow: f64) -> Plan {
             plan.ends.resize(stages.len(), f64::INFINITY);
             return Plan { cost: f64::INFINITY, ..plan };
         };
-        now = end;
+        now = end.max(now + stage.leaving);
         plan.cost += cost;
-        plan.ends.push(end);
+        plan.ends.push(now);
     }
     plan
 }

@@ -1,7 +1,10 @@
 //! The work at hand, cut into what can run side by side.
 
+use std::time::Duration;
+
 use super::{
     durations::{Estimate, UNKNOWN, cautious, residual},
+    fleet::{Fleet, Phase},
     load::{Group, Load},
     project::Stage,
 };
@@ -11,7 +14,9 @@ const HORIZON: usize = 64;
 
 /// Stage 0: what runs and what is ready. Stage k: waiting tasks behind k unfinished groups. Tasks do not wait for whole groups
 /// in truth, so a stage is an upper bound of what one group can do before the next; good enough where groups are wide.
-pub(super) fn stages(load: &Load, durations: &[Estimate]) -> Vec<Stage> {
+///
+/// `leaving`: of each kind, how many tasks run on workers that are on their way out.
+pub(super) fn stages(load: &Load, durations: &[Estimate], leaving: &[u64]) -> Vec<Stage> {
     let mut stages = vec![Stage::default()];
     let mut unlisted = vec![0u64; load.prefixes.len()];
     for group in &load.groups {
@@ -19,13 +24,18 @@ pub(super) fn stages(load: &Load, durations: &[Estimate]) -> Vec<Stage> {
             *count = count.saturating_add(group.processing);
         }
     }
-    for ((prefix, duration), unlisted) in load.prefixes.iter().zip(durations).zip(&mut unlisted) {
-        for elapsed in &prefix.running {
-            stages[0].add_running(residual(duration.mean, elapsed.as_secs_f64()));
+    for (((prefix, duration), unlisted), leaving) in load.prefixes.iter().zip(durations).zip(unlisted).zip(leaving) {
+        let mut running: Vec<f64> = prefix.running.iter().map(Duration::as_secs_f64).collect();
+        running.sort_by(|a, b| b.total_cmp(a));
+        let (left, stay) = running.split_at(running.len().min(*leaving as usize));
+        for elapsed in left {
+            stages[0].leaving = stages[0].leaving.max(residual(duration.mean, *elapsed));
+        }
+        for elapsed in stay {
+            stages[0].add_running(residual(duration.mean, *elapsed));
         }
         // Assigned to a worker that is still at something else: they may be stolen, so they count as ready.
-        *unlisted = unlisted.saturating_sub(prefix.running.len() as u64);
-        add(&mut stages[0], *unlisted, *duration);
+        add(&mut stages[0], unlisted.saturating_sub(stay.len() as u64 + *leaving), *duration);
     }
     for (group, place) in load.groups.iter().zip(load.places()) {
         let duration = of(durations, group);
@@ -39,6 +49,32 @@ pub(super) fn stages(load: &Load, durations: &[Estimate]) -> Vec<Stage> {
         }
     }
     stages
+}
+
+/// Which tasks run on workers that are on their way out: of each kind, how many. Their workers have taken nothing new for a while, so
+/// those that run longest are the likeliest.
+pub(super) fn leaving(load: &Load, fleet: &Fleet) -> Vec<u64> {
+    let mut leaving = vec![0u64; load.prefixes.len()];
+    let draining = fleet.workers.iter().filter(|worker| worker.phase == Phase::Draining);
+    let count = draining.fold(0u64, |sum, worker| sum.saturating_add(worker.processing.into()));
+    if count == 0 {
+        return leaving;
+    }
+    let listed = load.prefixes.iter().enumerate().flat_map(|(kind, prefix)| prefix.running.iter().map(move |elapsed| (*elapsed, kind)));
+    let mut listed: Vec<(Duration, usize)> = listed.collect();
+    listed.sort_unstable_by(|a, b| b.cmp(a));
+    listed.truncate(usize::try_from(count).unwrap_or(usize::MAX));
+    let mut left = count - listed.len() as u64;
+    listed.into_iter().for_each(|(_, kind)| leaving[kind] += 1);
+    // Those that wait on such a worker for others there to end.
+    for group in &load.groups {
+        if let Some(leaving) = leaving.get_mut(group.prefix) {
+            let more = group.processing.saturating_sub(*leaving).min(left);
+            *leaving += more;
+            left -= more;
+        }
+    }
+    leaving
 }
 
 fn add(stage: &mut Stage, tasks: u64, duration: Estimate) {
@@ -75,7 +111,7 @@ mod tests {
             Group { id: 4, prefix: 7, waiting: 1, ..Group::default() },
         ];
         let load = Load { prefixes: vec![known, Prefix::default()], groups };
-        let stages = stages(&load, &durations(&load));
+        let stages = stages(&load, &durations(&load), &[0, 0]);
         let counts: Vec<_> = stages.iter().map(|stage| (stage.count, stage.width)).collect();
         assert_eq!(counts, [(5.0, 5.0), (6.0, 6.0), (100.0, 10.0)]);
         assert_eq!((stages[0].work, stages[0].running.len()), (14.0, 1));

@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    fleet::{Fleet, Phase, Worker},
+    fleet::{Backend, Fleet, Phase, Worker},
     recurrence::Recurrence,
     stream::Stream,
 };
@@ -29,6 +29,9 @@ pub struct State {
     pub(super) scheduler_bound: u32,
     /// Launches that the platform takes at once now. `None`: not used yet, so all of them.
     pub(super) tokens: Option<f64>,
+    /// Workers that were to be there after the last decision: kept while the work is unknown.
+    #[serde(default)]
+    pub(super) wanted: u32,
 }
 
 impl State {
@@ -43,6 +46,17 @@ impl State {
     #[must_use]
     pub fn startup(&self) -> Option<(Duration, Duration)> {
         self.starts.learned.map(|(all, billed)| (from_secs(all), from_secs(billed)))
+    }
+
+    /// Workers are asked for without a decision: those to begin with. They count like others.
+    pub fn begin_with(&mut self, workers: u32, backend: &Backend) {
+        self.wanted = self.wanted.max(workers);
+        self.launched(workers, backend);
+    }
+
+    pub(super) fn launched(&mut self, workers: u32, backend: &Backend) {
+        self.usage.launched += u64::from(workers);
+        self.tokens = backend.launch_limit().map(|(burst, _)| (self.tokens.unwrap_or(burst) - f64::from(workers)).max(0.0));
     }
 
     /// What the cluster has used, as far as decisions were made.
@@ -64,10 +78,11 @@ pub struct Usage {
 }
 
 impl Usage {
-    pub(super) fn add(&mut self, fleet: &Fleet, seconds: f64) {
+    /// `seen`: it is known who has work.
+    pub(super) fn add(&mut self, fleet: &Fleet, seconds: f64, seen: bool) {
         for worker in fleet.workers.iter().filter(|worker| worker.billed.is_some()) {
             self.worker_seconds += seconds;
-            if worker.processing == 0 {
+            if worker.processing == 0 && (seen || !matches!(worker.phase, Phase::Live(_))) {
                 self.idle_worker_seconds += seconds;
             }
         }
@@ -218,6 +233,16 @@ mod tests {
             assert_eq!(clock.advance(now, 1.0), step);
         }
         assert_eq!(clock.now, 9.0);
+    }
+
+    #[test]
+    fn workers_to_begin_with_are_counted_and_take_their_tokens() {
+        let backend = Backend { launch_burst: 10, launch_rate: 1.0, ..Backend::new(Duration::from_secs(1)) };
+        let mut state = State::default();
+        state.begin_with(8, &backend);
+        assert_eq!((state.usage.launched, state.tokens, state.wanted), (8, Some(2.0), 8));
+        state.launched(8, &Backend::new(Duration::ZERO));
+        assert_eq!((state.usage.launched, state.tokens), (16, None));
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn width(view: &View<'_>, base: &Plan) -> f64 {
         &base.ends
     };
     let (mut width, mut begin) = (view.rate * view.startup, 0.0);
-    for (stage, &end) in view.stages.iter().zip(ends).filter(|(stage, _)| stage.count > 0.0) {
+    for (stage, &end) in view.stages.iter().zip(ends).filter(|(stage, _)| stage.count > 0.0 || stage.leaving > 0.0) {
         if end > view.startup && begin <= view.startup + view.adaptive.interval() {
             width = f64::max(width, stage.width);
         }
@@ -128,8 +128,14 @@ fn with_launches(view: &View<'_>, extra: u32, tokens: Option<(f64, f64)>) -> Vec
 pub(super) fn unknown(view: &View<'_>) -> (u32, u64) {
     let mut tasks = 0u64;
     let mut side_by_side = 0.0;
+    let mut leaving = view.leaving.clone();
     for group in view.load.groups.iter().filter(|group| super::stages::of(&view.durations, group).unknown) {
-        let now = group.ready.saturating_add(group.processing);
+        let gone = leaving.get_mut(group.prefix).map_or(0, |left| {
+            let gone = group.processing.min(*left);
+            *left -= gone;
+            gone
+        });
+        let now = group.ready.saturating_add(group.processing - gone);
         tasks = tasks.saturating_add(now);
         side_by_side += cautious(now as f64);
     }

@@ -29,7 +29,10 @@ pub(super) struct View<'a> {
     pub(super) starting: Vec<Request>,
     pub(super) arrivals: Vec<Arrival>,
     pub(super) ready: u64,
+    /// Not those that end with a worker on its way out, ...
     pub(super) processing: u64,
+    /// ... of which there are so many of each kind.
+    pub(super) leaving: Vec<u64>,
     /// Bytes stored, on draining workers too.
     pub(super) stored: f64,
     /// Seconds of work that arrive per second; 0: no stream.
@@ -55,11 +58,13 @@ impl<'a> View<'a> {
         let (startup, billed) = state.starts.learned.unwrap_or(adaptive.prior());
         let now = state.clock.now;
         let live = || fleet.workers.iter().filter(|worker| matches!(worker.phase, Phase::Live(_)));
+        let leaving = super::stages::leaving(load, fleet);
+        let processing = load.processing().saturating_sub(leaving.iter().sum());
         let mut view = View {
             adaptive,
             load,
             fleet,
-            stages: super::stages::stages(load, &durations),
+            stages: super::stages::stages(load, &durations, &leaving),
             durations,
             now,
             startup,
@@ -70,7 +75,8 @@ impl<'a> View<'a> {
             starting: requests(state, fleet, now),
             arrivals: vec![],
             ready: load.ready(),
-            processing: load.processing(),
+            processing,
+            leaving,
             stored: fleet.workers.iter().map(|worker| worker.bytes as f64).sum(),
             rate: 0.0,
             streaming: 0,

@@ -4,6 +4,7 @@
 //! it is there to close what was made. It runs on a thread of Remuda's own unless
 //! [`ClusterOptions::home`](crate::cluster::ClusterOptions::home) says otherwise.
 
+mod calls;
 pub mod fleet;
 mod limits;
 mod made;
@@ -14,7 +15,6 @@ pub(crate) mod status;
 
 use std::{
     collections::{HashMap, VecDeque},
-    future::Future,
     sync::Arc,
     time::Duration,
 };
@@ -22,7 +22,7 @@ use std::{
 use tokio::{
     sync::{broadcast, mpsc, watch},
     task::{Id, JoinError, JoinSet},
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -32,14 +32,14 @@ use self::{
     made::Made,
     scaler::{Log, Scaler},
     scaling::{count, due, status as adapt_status},
-    status::{ClusterStatus, WorkerSnapshot, WorkerStage},
+    status::{AdaptStatus, ClusterStatus, WorkerSnapshot, WorkerStage},
 };
 pub(crate) use self::{made::Making, scaling::can_adapt};
 use crate::{
     adaptive::{AdaptConfig, Entry},
-    engine::{Connect, Engine, Observation, WorkerChange, WorkerChanges},
+    engine::{Connect, Engine, Observation, Outlook, WorkerChange, WorkerChanges},
     error::{Error, ErrorKind, Result},
-    manager::{CloseReport, ClusterEvent, ClusterManager, Context, Endpoint, WorkerId},
+    manager::{CloseReport, ClusterEvent, Endpoint, WorkerId},
 };
 
 #[derive(Debug)]
@@ -100,6 +100,9 @@ pub(crate) struct Keeper {
     scaler: Option<Scaler>,
     /// The last one, until there is another: what it has learned and spent counts on.
     retired: Option<Scaler>,
+    ended: Option<AdaptStatus>,
+    /// What the engine was told of workers to come.
+    outlook: Option<Outlook>,
     log: Log,
     /// One look at the load, at most.
     looks: JoinSet<Result<Observation>>,
@@ -129,6 +132,8 @@ impl Keeper {
             wish: (setup.workers, setup.adapt),
             scaler: None,
             retired: None,
+            ended: None,
+            outlook: None,
             log: Log::default(),
             looks: JoinSet::new(),
             begin: Instant::now(), // set again where the loop runs: that may be another clock
@@ -164,7 +169,7 @@ impl Keeper {
                 }
                 Some(done) = self.calls.join_next_with_id() => inputs.extend(self.answered(done)),
                 Some(seen) = self.looks.join_next() => inputs.push_back(self.looked(seen)),
-                () = sleep_until(self.begin + wake.unwrap_or_default()), if wake.is_some() => inputs.push_back(Input::Tick),
+                () = sleep_until(moment(self.begin, wake)), if wake.is_some() => inputs.push_back(Input::Tick),
                 () = due(&mut self.scaler), if self.looks.is_empty() && self.changes.is_some() => self.look(),
                 _ = poll.tick(), if self.changes.is_some() => { self.list(); inputs.push_back(Input::Tick); }
             };
@@ -176,7 +181,10 @@ impl Keeper {
             Command::Scale { count, victims, number } => {
                 self.heard = self.heard.max(number);
                 self.wish = (Some(count), None);
-                self.retired = self.scaler.take().or(self.retired.take());
+                if let Some(scaler) = self.scaler.take() {
+                    self.ended = Some(adapt_status(&scaler, count, &self.fleet.snapshot()));
+                    self.retired = Some(scaler);
+                }
                 Input::Scale { count, victims }
             }
             Command::Adapt { config, number } => {
@@ -214,6 +222,7 @@ impl Keeper {
         let (workers, wanted) = (self.fleet.snapshot(), self.fleet.desired());
         let failed = self.fleet.failure().cloned();
         let adapt = self.scaler.as_ref().map(|scaler| adapt_status(scaler, wanted, &workers));
+        self.foretell(wanted);
         self.status.send_if_modified(|status| {
             let same = status.workers == workers
                 && status.wanted == wanted
@@ -231,6 +240,7 @@ impl Keeper {
             status.slots = workers.iter().filter(running).map(|worker| worker.slots).sum();
             (status.wanted, status.failure, status.workers) = (wanted, failed, workers);
             (status.heard, status.adapt) = (self.heard, adapt);
+            status.adapt_ended = self.ended.clone().filter(|_| status.adapt.is_none());
             status.trouble = self.fleet.trouble().map(str::to_owned);
             true
         });
@@ -258,12 +268,15 @@ impl Keeper {
         None
     }
 
-    fn report(&self, event: ClusterEvent) {
+    fn report(&mut self, event: ClusterEvent) {
         // A target of its own: whoever listens to the events need not log them, too.
         match &event {
             ClusterEvent::Lost { id, reason } => tracing::warn!(target: "remuda_core::keeper::told", worker = %id, reason, "worker lost"),
             ClusterEvent::Degraded(text) => tracing::warn!(target: "remuda_core::keeper::told", text, "cluster degraded"),
             event => tracing::debug!(?event),
+        }
+        if let (ClusterEvent::Lost { .. }, Some(scaler)) = (&event, &mut self.scaler) {
+            scaler.hurry(); // whether somebody is to come instead is its to say
         }
         let _ = self.events.send(event);
     }
@@ -331,74 +344,11 @@ impl Keeper {
         }
         vec![input]
     }
+}
 
-    fn drain(&mut self, workers: Vec<(WorkerId, String)>) {
-        let limit = self.limits.drain;
-        let (ids, names): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
-        let (all, engine, cancel) = (ids.clone(), self.engine.clone(), self.cancel.clone());
-        // Drained or not by the deadline: the worker is stopped, and the engine tells its tasks why.
-        self.spawn(move |_| Input::Drained(all), async move {
-            let Some(engine) = engine else { return Input::Drained(ids) };
-            let answer = tokio::select! {
-                answer = timeout(limit, engine.drain(&names, limit)) => answer.unwrap_or_else(|_| Err(late("drain", limit))),
-                () = cancel.cancelled() => return Input::Drained(ids),
-            };
-            if let Err(error) = answer {
-                tracing::warn!(%error, workers = ?names, "stopped without having been drained");
-            }
-            Input::Drained(ids)
-        });
-    }
-
-    /// One at a time, and nobody waits for it.
-    fn list(&mut self) {
-        let (None, Some((manager, cx))) = (self.listing, self.made.get()) else { return };
-        let limit = self.limits.call;
-        self.listing = Some(self.spawn(|_| Input::Tick, async move {
-            match timeout(limit, manager.list(&cx)).await.unwrap_or_else(|_| Err(late("list", limit))) {
-                Ok(workers) => Input::Platform(workers),
-                Err(error) => {
-                    tracing::debug!(%error, "list failed");
-                    Input::Tick
-                }
-            }
-        }));
-    }
-
-    fn close(&mut self) {
-        let mut calls = std::mem::take(&mut self.calls);
-        self.fallbacks.clear();
-        self.changes = None;
-        let (made, limits) = (self.made.clone(), self.limits.clone());
-        self.spawn(|error| Input::Closed(Err(error)), async move {
-            // Drops the futures of the calls. One that blocks its thread is not waited for.
-            let _ = timeout(limits.grace, calls.shutdown()).await;
-            let Some((manager, cx)) = made.abandon() else { return Input::Closed(Ok(CloseReport::default())) };
-            Input::Closed(made::close(&*manager, &cx, limits.close).await)
-        });
-    }
-
-    fn call<Fut>(
-        &mut self,
-        ids: Vec<WorkerId>,
-        answer: fn(Vec<WorkerId>, Result<()>) -> Input,
-        call: impl FnOnce(Arc<dyn ClusterManager>, Context, Vec<WorkerId>) -> Fut + Send + 'static,
-    ) where
-        Fut: Future<Output = Result<()>> + Send + 'static,
-    {
-        let (limit, made, panicked) = (self.limits.call, self.made.get(), ids.clone());
-        self.spawn(move |error| answer(panicked, Err(error)), async move {
-            let Some((manager, cx)) = made else { return answer(ids, Err(late("call", limit))) };
-            let result = timeout(limit, call(manager, cx, ids.clone())).await.unwrap_or_else(|_| Err(late("call", limit)));
-            answer(ids, result)
-        });
-    }
-
-    fn spawn(&mut self, fallback: impl FnOnce(Error) -> Input + Send + 'static, call: impl Future<Output = Input> + Send + 'static) -> Id {
-        let id = self.calls.spawn(call).id();
-        self.fallbacks.insert(id, Box::new(fallback));
-        id
-    }
+/// A time of the fleet's as an instant; one that is beyond them is as good as never.
+fn moment(begin: Instant, at: Option<Duration>) -> Instant {
+    at.and_then(|at| begin.checked_add(at)).unwrap_or_else(|| Instant::now() + Duration::from_secs(1 << 30))
 }
 
 fn late(operation: &'static str, limit: Duration) -> Error {

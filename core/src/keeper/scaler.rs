@@ -14,8 +14,8 @@ use tokio::{
 
 use super::fleet::Member;
 use crate::{
-    adaptive::{AdaptConfig, Adaptive, Backend, Begin, Decided, Decision, Entry, Fleet, Phase, State, Worker},
-    engine::{Observation, WorkerLoad},
+    adaptive::{AdaptConfig, Adaptive, Backend, Begin, Decided, Decision, Entry, Fleet, Held, Phase, Reason, State, Worker},
+    engine::{Observation, Outlook, WorkerLoad},
     error::{Error, ErrorKind},
     manager::{ClusterEvent, ClusterInfo, Scaling},
 };
@@ -28,6 +28,9 @@ const SETTLE: Duration = Duration::from_millis(20);
 
 /// Looks in an interval, at most, while work that ended a rest comes in.
 const EAGER: u32 = 5;
+
+/// However long the interval: what ends a rest, and the loss of a worker, waits no longer.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Workers to begin with have at least so long to come.
 const FIRST: Duration = Duration::from_secs(30);
@@ -101,9 +104,11 @@ impl Scaler {
 
     /// So many workers are on their way because the user said so: they are not taken back before they came, for a while.
     pub(super) fn begin_with(&mut self, first: u32) {
+        self.state.begin_with(first, &self.backend);
         if first > self.config.minimum.unwrap_or(0) {
             let startup = self.config.startup.map_or(self.backend.startup, |startup| startup.0);
-            self.first = Some((first, Instant::now() + startup.saturating_mul(3).max(FIRST)));
+            let now = Instant::now();
+            self.first = Some((first, now.checked_add(startup.saturating_mul(3).max(FIRST)).unwrap_or(now + FIRST)));
             let config = AdaptConfig { minimum: Some(first), ..self.config.clone() };
             self.use_bounds(config);
         }
@@ -159,11 +164,24 @@ impl Scaler {
                 } else if self.resting {
                     (self.resting, self.eager) = (false, now + self.config.interval.0);
                 }
-                let soon = now.max(self.looked + self.config.interval.0 / EAGER) + SETTLE;
-                self.next = self.next.min(soon);
+                self.no_later_than(self.soon());
                 sleep_until(self.next).await;
             }
         }
+    }
+
+    /// Something happened that may not wait for the next turn.
+    pub(super) fn hurry(&mut self) {
+        self.no_later_than(self.soon());
+    }
+
+    fn soon(&self) -> Instant {
+        Instant::now().max(self.looked + (self.config.interval.0 / EAGER).min(SOON)) + SETTLE
+    }
+
+    /// Looks then, at the latest.
+    pub(super) fn no_later_than(&mut self, at: Instant) {
+        self.next = self.next.min(at);
     }
 
     /// A look begins.
@@ -199,6 +217,37 @@ impl Scaler {
         decision
     }
 
+    /// Decides without having seen the work.
+    pub(super) fn hold(&mut self, now: Duration, members: Vec<Member>, blocked: bool, log: &mut Log) -> Decision {
+        self.came(&members);
+        let fleet = self.fleet(members, blocked, vec![]);
+        if std::mem::take(&mut self.changed) {
+            log.write(|| self.begin());
+        }
+        let (state, decision) = self.adaptive.hold(std::mem::take(&mut self.state), now, &fleet);
+        self.state = state;
+        log.write(|| Entry::Held(Held { now, fleet, decision: decision.clone() }));
+        decision
+    }
+
+    /// Which workers are to come.
+    pub(super) fn outlook(&self) -> Outlook {
+        let nobody = |reason: String, hint: &str| Outlook::Nobody { reason, hint: hint.to_owned() };
+        if self.native.is_none() && self.adaptive.is_spent(&self.state) {
+            let budget = self.config.budget.unwrap_or_default().0.as_secs_f64();
+            let reason = format!("the budget of adaptive scaling is spent ({budget:.0} worker-seconds), so nobody is started any more");
+            return nobody(reason, "raise `adapt_kwargs.budget`, or leave it out");
+        }
+        if self.config.maximum == Some(0) {
+            return nobody("adaptive scaling may have no worker (`maximum` is 0)".to_owned(), "raise `adapt_kwargs.maximum`");
+        }
+        let held = match self.decision.as_ref().map(|decision| &decision.reason) {
+            Some(Reason::Blocked { .. }) => Some("starting them fails, and is tried again".to_owned()),
+            _ => self.trouble.as_ref().map(|trouble| format!("it cannot see the work: {trouble}")),
+        };
+        Outlook::Adaptive { held }
+    }
+
     /// What is new of a decision.
     pub(super) fn news(&mut self, at: Duration, decision: &Decision) -> Option<ClusterEvent> {
         (self.failed, self.trouble) = (0, None);
@@ -214,8 +263,10 @@ impl Scaler {
         new.then(|| ClusterEvent::Scaled { at, decision: decision.clone() })
     }
 
-    /// A look failed: nothing changes.
-    pub(super) fn failed(&mut self, error: &Error, wanted: u32) -> Option<ClusterEvent> {
+    /// A look failed: the number stays.
+    pub(super) fn failed(&mut self, at: Duration, error: &Error, decision: &Decision) -> Vec<ClusterEvent> {
+        let wanted = decision.desired;
+        self.decision = Some(decision.clone());
         self.failed = self.failed.saturating_add(1);
         self.trouble = Some(error.to_string());
         // Work that goes unseen may come at any time.
@@ -227,7 +278,9 @@ impl Scaler {
         if told {
             tracing::warn!(target: "remuda::adaptive", %error, workers = wanted, tries = self.failed, "the load is unknown; the workers stay");
         }
-        told.then(|| ClusterEvent::Degraded(format!("adaptive scaling cannot see the work and keeps {wanted} workers: {error}")))
+        let text = format!("adaptive scaling cannot see the work and keeps {wanted} workers: {error}");
+        let replaced = (decision.launch > 0).then(|| ClusterEvent::Scaled { at, decision: decision.clone() });
+        told.then_some(ClusterEvent::Degraded(text)).into_iter().chain(replaced).collect()
     }
 
     fn fleet(&mut self, members: Vec<Member>, blocked: bool, loads: Vec<WorkerLoad>) -> Fleet {
@@ -294,7 +347,7 @@ impl Scaler {
 /// What a decision would be that changes nothing.
 fn stay(fleet: &Fleet) -> Decision {
     let there = fleet.workers.iter().filter(|worker| worker.phase != Phase::Draining).count() as u32;
-    let reason = crate::adaptive::Reason::Enough { tasks: 0, finish: None };
+    let reason = Reason::Enough { tasks: 0, finish: None };
     Decision { desired: there, launch: 0, victims: vec![], cancelled: vec![], lost: 0, reason }
 }
 

@@ -11,13 +11,13 @@ use tokio::{
 use super::{
     Keeper,
     fleet::Input,
-    late,
+    late, moment,
     scaler::{LOOK, Scaler},
     status::{AdaptStatus, WorkerSnapshot, WorkerStage},
 };
 use crate::{
-    adaptive::{AdaptConfig, Entry},
-    engine::{Drain, Drains, Observation},
+    adaptive::{AdaptConfig, Entry, Reason},
+    engine::{Drain, Drains, Observation, Outlook},
     error::{Error, ErrorKind, Result},
     manager::{ClusterEvent, ClusterInfo, Scaling, WorkerId},
 };
@@ -37,6 +37,7 @@ impl Keeper {
             return Input::Tick;
         };
         let before = self.scaler.take().or(self.retired.take());
+        self.ended = None;
         let scaler = Scaler::new(config, &manager.info(), engine.arrivals(), before);
         self.looks.abort_all();
         self.report(ClusterEvent::Adapting(scaler.config().clone()));
@@ -60,18 +61,36 @@ impl Keeper {
             Err(error) if error.is_cancelled() => return Input::Tick, // replaced meanwhile
             seen => seen.unwrap_or_else(|error| Err(Error::from_join("the engine", error))),
         };
-        let (input, event) = match seen {
+        let (decision, news) = match seen {
             Ok(seen) => {
                 let decision = scaler.decide(now, self.fleet.members(now), self.fleet.is_blocked(now), seen, &mut self.log);
-                let event = scaler.news(now, &decision);
-                (Input::Decided(decision), event)
+                let news = scaler.news(now, &decision);
+                (decision, news.into_iter().collect())
             }
-            Err(error) => (Input::Tick, scaler.failed(&error, self.fleet.desired())),
+            Err(error) => {
+                let decision = scaler.hold(now, self.fleet.members(now), self.fleet.is_blocked(now), &mut self.log);
+                let news: Vec<_> = scaler.failed(now, &error, &decision);
+                (decision, news)
+            }
         };
-        if let Some(event) = event {
-            self.report(event);
+        if let (Reason::Blocked { .. }, Some(until)) = (&decision.reason, self.fleet.blocked_until(now)) {
+            scaler.no_later_than(moment(self.begin, Some(until)));
         }
-        input
+        news.into_iter().for_each(|event| self.report(event));
+        Input::Decided(decision)
+    }
+
+    /// Tells the engine which workers are to come, if that has changed.
+    pub(super) fn foretell(&mut self, wanted: u32) {
+        let Some(engine) = &self.engine else { return };
+        let outlook = match &self.scaler {
+            Some(scaler) => scaler.outlook(),
+            None => Outlook::Fixed(wanted),
+        };
+        if self.outlook.as_ref() != Some(&outlook) {
+            self.outlook = Some(outlook.clone());
+            engine.expect(outlook);
+        }
     }
 
     pub(super) fn retire(&mut self, workers: Vec<(WorkerId, String)>) {

@@ -32,6 +32,8 @@ pub struct ClusterStatus {
     pub workers: Vec<WorkerSnapshot>,
     /// Adaptive scaling. `None`: somebody said a number. Stays after the close, for the report.
     pub adapt: Option<AdaptStatus>,
+    /// Adaptive scaling as it was when somebody said a number, for the report: what it has used.
+    pub adapt_ended: Option<AdaptStatus>,
     /// Why the cluster is of no use any more. The first reason stays.
     pub failure: Option<Error>,
     /// The last trouble with a worker, for messages about those that do not come.

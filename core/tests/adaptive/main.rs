@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use remuda_core::{
-    adaptive::{AdaptConfig, Adaptive, Backend, Decision, Entry, Fleet, Load, Phase, Reason, Replay, State},
+    adaptive::{AdaptConfig, Adaptive, Backend, Decision, Entry, Fleet, Group, Load, Phase, Reason, Replay, State},
     duration::Seconds,
 };
 
@@ -244,6 +244,32 @@ fn a_budget_stops_growth() {
     }
     assert!(spent.iter().all(|(spent, launch)| *launch == 0 || *spent < 100.0));
     assert!(herd.usage().launched > 0 && herd.usage().idle_worker_seconds < herd.usage().worker_seconds);
+}
+
+/// A task on a worker that is on its way out ends there: it is no work for anybody else, but what waits for it comes only then.
+#[test]
+fn what_runs_on_a_draining_worker_starts_nobody() {
+    let each = secs(60);
+    let mut load = map(0, each, true);
+    load.groups[0].processing = 1;
+    load.prefixes[0].running = vec![secs(5)];
+    let leaves = |load: &Load, live: u32| {
+        let mut workers = vec![worker(0, Phase::Draining, 1)];
+        workers.extend((1..=live).map(|id| worker(u64::from(id), Phase::Live(secs(0)), 0)));
+        let fleet = Fleet { workers, slots: 1, ..Fleet::default() };
+        Adaptive::new(bounded(0, 50), backend(1)).decide(State::default(), secs(10), load, &fleet).1
+    };
+    assert_eq!((leaves(&load, 0).launch, leaves(&load, 0).desired), (0, 0), "{:?}", leaves(&load, 0));
+    // Of two that run, one wants somebody.
+    let mut two = load.clone();
+    (two.groups[0].processing, two.groups[0].ready) = (1, 1);
+    assert_eq!(leaves(&two, 0).launch, 1);
+    // Forty that wait for it, for nearly a minute.
+    let mut chain = load.clone();
+    chain.groups.push(Group { id: 2, waiting: 40, dependencies: vec![1], ..Group::default() });
+    assert_eq!(leaves(&chain, 1).launch, 0, "{:?}", leaves(&chain, 1));
+    chain.prefixes[0].running = vec![each - Duration::from_millis(100)];
+    assert!(leaves(&chain, 1).launch <= 40);
 }
 
 /// Learned start-up times are kept, and given to the next cluster of the class.

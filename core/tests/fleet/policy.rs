@@ -101,6 +101,17 @@ fn a_platform_that_scales_by_itself_is_told_bounds() {
     fleet.step(s(4), Input::TargetSet(Ok(())));
     let out = fleet.step(s(5), decided(5, &[], &[], 0));
     assert!(matches!(out[..], [Action::SetTarget(Target::Exactly(5))]), "{out:?}");
-    let starting = fleet.members(s(6)).iter().filter(|member| member.phase == Phase::Starting).count();
-    assert_eq!(starting, 2);
+    let starting = |fleet: &mut Fleet, now| -> Vec<u64> {
+        fleet.members(now).iter().filter(|member| member.phase == Phase::Starting).map(|member| member.id).collect()
+    };
+    let asked = starting(&mut fleet, s(6));
+    assert_eq!(asked.len(), 2);
+    // The policy remembers them by number: adapting again gives none to another.
+    let known: Vec<u64> = fleet.members(s(6)).iter().map(|member| member.id).collect();
+    fleet.step(s(7), Input::Adapt { native: None });
+    assert_eq!(fleet.members(s(7)).iter().map(|member| member.id).collect::<Vec<_>>(), known);
+    fleet.step(s(8), Input::Scale { count: 3, victims: vec![] });
+    fleet.step(s(9), Input::Adapt { native: None });
+    fleet.step(s(9), decided(5, &[], &[], 0));
+    assert!(starting(&mut fleet, s(9)).iter().all(|id| !known.contains(id)), "{:?}", fleet.members(s(9)));
 }

@@ -176,6 +176,74 @@ async fn looks_that_fail_hang_or_panic_change_nothing_and_end_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_lost_while_the_work_cannot_be_seen_is_replaced() {
+    let (yard, cluster) = open(Plan::of("yard::BlindLoss", s(1)), bounds(2, 8)).await;
+    yard.submit(8, s(3000));
+    until(&cluster, |status| status.running == 8).await;
+    sleep(s(60)).await; // a loss is no crash loop
+    let mut events = cluster.events();
+    yard.blind(Some(Blind::Fails(Error::new(ErrorKind::Unavailable, "no answer"))));
+    for _ in 0..3 {
+        yard.kill();
+    }
+    sleep(s(30)).await;
+    assert_eq!((cluster.status().running, cluster.status().wanted), (8, 8));
+    let launched = cluster.status().adapt.unwrap().usage.launched;
+    assert_eq!(launched, 11);
+    let news = heard(&mut events);
+    assert!(news.iter().any(|event| matches!(event, ClusterEvent::Degraded(text) if text.contains("keeps 8 workers"))), "{news:?}");
+    assert!(decisions(&news).iter().any(|decision| decision.reason == Reason::Unseen { workers: 8 }), "{news:?}");
+    yard.blind(None);
+    yard.done().await;
+    until(&cluster, |status| status.wanted == 2).await;
+    cluster.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_worker_is_replaced_soon_however_long_the_interval() {
+    let config = AdaptConfig { interval: Seconds(s(240)), ..bounds(2, 8) };
+    let (yard, cluster) = open(Plan::of("yard::Slow", s(1)), config).await;
+    until(&cluster, |status| status.running == 2).await;
+    for lived in [s(300), s(2)] {
+        sleep(lived).await;
+        yard.kill();
+        until(&cluster, |status| status.running < 2).await;
+        let begin = Instant::now();
+        until(&cluster, |status| status.running == 2).await;
+        assert!(begin.elapsed() < s(5), "{:?} after it lived for {lived:?}", begin.elapsed());
+    }
+    cluster.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ends_with_a_worker_on_its_way_out_starts_nobody() {
+    let (yard, cluster) = open(Plan::of("yard::Leaving", s(1)), bounds(0, 4)).await;
+    yard.surprise(s(200), 9);
+    yard.submit(1, s(5));
+    until(&cluster, |status| status.draining == 1).await;
+    assert_eq!((yard.left(), yard.launches().len()), (1, 1), "it runs on the one that goes");
+    yard.done().await;
+    until(&cluster, |status| status.workers.is_empty()).await;
+    assert_eq!((yard.launches().len(), yard.killed()), (1, 0));
+    cluster.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_to_begin_with_count_as_started_and_a_number_does_not_make_the_bill_forgotten() {
+    let (_yard, cluster) = open(Plan::of("yard::Bill", s(1)), bounds(3, 3)).await;
+    until(&cluster, |status| status.running == 3).await;
+    sleep(s(100)).await;
+    assert_eq!(cluster.status().adapt.unwrap().usage.launched, 3);
+    cluster.scale(1);
+    until(&cluster, |status| status.running == 1 && status.adapt.is_none()).await;
+    let told = |cluster: &Cluster| cluster.status().adapt_ended.unwrap().usage;
+    assert!(told(&cluster).launched == 3 && told(&cluster).worker_seconds > 250.0, "{:?}", told(&cluster));
+    let usage = told(&cluster);
+    cluster.close().await.unwrap();
+    assert_eq!(told(&cluster), usage, "stays for the report");
+}
+
+#[tokio::test(start_paused = true)]
 async fn lost_requests_are_written_off_and_replaced_whether_or_not_launch_returns() {
     for launch_waits in [false, true] {
         let plan = Plan { lost: BTreeSet::from([0, 2]), launch_waits, ..Plan::of("yard::Lossy", s(5)) };

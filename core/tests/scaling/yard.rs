@@ -203,6 +203,28 @@ impl Yard {
         self.state().blind = blind;
     }
 
+    /// One of its workers ends by accident, the one of the lowest index.
+    pub(crate) fn kill(&self) {
+        let id = *self.state().workers.keys().next().unwrap();
+        self.take_away(&[id], true);
+        self.state().tell(&WorkerChange::Left { name: id.to_string(), reason: "killed".into(), busy: false });
+        self.assign();
+    }
+
+    /// They are not there any more, and what they ran is to be run again.
+    fn take_away(&self, workers: &[WorkerId], by_accident: bool) -> usize {
+        let mut state = self.state();
+        let beasts: Vec<Beast> = workers.iter().filter_map(|id| state.workers.remove(id)).collect();
+        state.exists.retain(|id| !workers.contains(id));
+        for (group, _) in beasts.iter().flat_map(|beast| beast.running.values()) {
+            let group = &mut state.groups.get_mut(group).unwrap().group;
+            (group.processing, group.ready) = (group.processing - 1, group.ready + 1);
+        }
+        let killed = beasts.iter().map(|beast| beast.running.len()).sum();
+        state.killed += if by_accident { 0 } else { killed as u32 };
+        killed
+    }
+
     pub(crate) fn surprise(&self, takes: Duration, stuck: u32) {
         let mut state = self.state();
         (state.surprise, state.stuck) = (Some(takes), BTreeSet::from([stuck]));
@@ -376,19 +398,10 @@ impl ClusterManager for Yard {
     }
 
     async fn stop(&self, _cx: &Context, workers: &[WorkerId]) -> Result<()> {
-        let killed: usize = {
-            let mut state = self.state();
-            let beasts: Vec<Beast> = workers.iter().filter_map(|id| state.workers.remove(id)).collect();
-            state.exists.retain(|id| !workers.contains(id));
-            for (group, _) in beasts.iter().flat_map(|beast| beast.running.values()) {
-                let group = &mut state.groups.get_mut(group).unwrap().group;
-                (group.processing, group.ready) = (group.processing - 1, group.ready + 1);
-            }
-            let killed = beasts.iter().map(|beast| beast.running.len()).sum();
-            state.killed += killed as u32;
-            workers.iter().for_each(|id| state.tell(&WorkerChange::Left { name: id.to_string(), reason: "stopped".into(), busy: false }));
-            killed
-        };
+        let killed = self.take_away(workers, false);
+        for id in workers {
+            self.state().tell(&WorkerChange::Left { name: id.to_string(), reason: "stopped".into(), busy: false });
+        }
         if killed > 0 {
             self.assign();
         }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Cause, Fleet, Phase, Seen, Slot, Time, crowd::Crowd, message::Action, slots::Place};
+use super::{Cause, Fleet, Phase, Seen, Slot, Time, message::Action, slots::Place};
 use crate::{
     adaptive::{self, Decision, Reason},
     manager::{ClusterEvent, Scaling, Target, WorkerId},
@@ -24,7 +24,6 @@ pub(super) struct Adapting {
     pub(super) wanted: u32,
     /// Nothing is launched before.
     pub(super) hold: Time,
-    crowd: Crowd,
 }
 
 /// One worker in the policy's terms.
@@ -48,7 +47,7 @@ impl Fleet {
     /// Every worker that was asked for and has not ended.
     pub fn members(&mut self, now: Time) -> Vec<Member> {
         match (&mut self.adapting, self.scaling) {
-            (Some(adapting), Scaling::Count) => adapting.crowd.members(&self.strangers, self.desired.unwrap_or(0), now),
+            (Some(_), Scaling::Count) => self.crowd.members(&self.strangers, self.desired.unwrap_or(0), now),
             (_, Scaling::Workers) => self.places.iter().filter_map(|place| member(place, now)).collect(),
             _ => vec![],
         }
@@ -59,6 +58,17 @@ impl Fleet {
     pub fn is_blocked(&self, now: Time) -> bool {
         let held = self.adapting.as_ref().is_some_and(|adapting| now < adapting.hold);
         held || self.failures.broken().is_some() || self.told.retry.is_some() || self.failure.is_some()
+    }
+
+    /// When something can be launched again, if it is only a matter of time.
+    #[must_use]
+    pub fn blocked_until(&self, now: Time) -> Option<Time> {
+        self.adapting
+            .as_ref()
+            .filter(|_| self.failures.broken().is_none())
+            .map(|adapting| adapting.hold)
+            .max(self.told.retry)
+            .filter(|at| *at > now)
     }
 
     pub(super) fn bounds(&self) -> Option<(u32, Option<u32>)> {
@@ -78,6 +88,9 @@ impl Fleet {
             return;
         }
         self.try_again();
+        if self.adapting.is_none() {
+            self.crowd.begin_anew();
+        }
         self.adapting = Some(Adapting { native, wanted: self.desired.unwrap_or(0), ..Adapting::default() });
         // Places that wait to be filled again: whether they are is the policy's to say.
         let vacant: Vec<WorkerId> =
@@ -100,8 +113,8 @@ impl Fleet {
             _ => decision.desired,
         };
         if self.scaling == Scaling::Count {
-            adapting.crowd.forget(&decision.cancelled);
-            adapting.crowd.ask(decision.launch, now);
+            self.crowd.forget(&decision.cancelled);
+            self.crowd.ask(decision.launch, now);
             self.desired = Some(decision.desired);
             return;
         }

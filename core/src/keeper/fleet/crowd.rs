@@ -28,6 +28,11 @@ impl Crowd {
         }
     }
 
+    /// Somebody else said the number meanwhile: whatever is under way is of unknown age.
+    pub(super) fn begin_anew(&mut self) {
+        self.asked.clear();
+    }
+
     /// Requests that were taken back.
     pub(super) fn forget(&mut self, ids: &[u64]) {
         self.asked.retain(|(id, _)| !ids.contains(id));

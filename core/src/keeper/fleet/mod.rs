@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use self::{
     adapt::Adapting,
+    crowd::Crowd,
     failures::{Cause, Failures},
     slots::{Places, Seen, Slot, Stop},
 };
@@ -62,6 +63,8 @@ pub struct Fleet {
     scaling: Scaling,
     desired: Option<u32>,
     adapting: Option<Adapting>,
+    /// Its numbers are never given again, also when adaptive scaling begins anew: the policy remembers them.
+    crowd: Crowd,
     places: Places,
     told: Told,
     /// Platform's word: which worker has which address.
@@ -83,6 +86,7 @@ impl Fleet {
             limits,
             desired,
             adapting: None,
+            crowd: Crowd::default(),
             phase: Phase::New,
             scaling: Scaling::Workers,
             places: Places::default(),
