@@ -188,7 +188,9 @@ async fn write(shared: &Arc<Shared>, writer: &mut CommWriter, told: &AtomicU64) 
         tokio::pin!(due);
         due.as_mut().enable();
         while let Some((n, order)) = shared.next_order() {
-            let order = order.encode(n)?;
+            // What is sent is held back no more: said apart, it would be counted twice until then.
+            let held = (matches!(order, wire::Order::Submit { .. }) && backlog.goes_on()).then(|| backlog.tell(shared.backlog()));
+            let order = order.encode(n, held)?;
             if order.len() > LARGE {
                 writer.write_packed(wire::alive(shared.seen(), Some(order.len())).into()).await?;
             }
@@ -232,8 +234,12 @@ impl Told {
         if self.is.as_ref() == Some(&now) {
             return None;
         }
+        Some(self.tell(now))
+    }
+
+    fn tell(&mut self, now: Vec<Backlog>) -> &[Backlog] {
         self.at = Instant::now();
-        Some(self.is.insert(now))
+        self.is.insert(now)
     }
 }
 

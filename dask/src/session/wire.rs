@@ -139,8 +139,9 @@ pub(crate) enum Order {
 }
 
 impl Order {
+    /// `held`: what is held back after a submission, if that is to be said with it.
     // Writing to a Vec cannot fail, so what `rmp` returns is of no interest.
-    pub(crate) fn encode(&self, n: u64) -> Result<Vec<u8>> {
+    pub(crate) fn encode(&self, n: u64, held: Option<&[Backlog]>) -> Result<Vec<u8>> {
         let mut out = Vec::new();
         let head = |out: &mut Vec<u8>, fields: u32, kind: &str| {
             let _ = mp::write_map_len(out, fields + 2);
@@ -151,7 +152,10 @@ impl Order {
         };
         match self {
             Self::Submit { defs, tasks } => {
-                head(&mut out, 2, "submit");
+                head(&mut out, if held.is_some() { 3 } else { 2 }, "submit");
+                if let Some(held) = held {
+                    write_kinds(&mut out, held);
+                }
                 let _ = mp::write_str(&mut out, "defs");
                 let _ = mp::write_array_len(&mut out, length(defs));
                 for (id, def) in defs {
@@ -219,14 +223,18 @@ pub(crate) fn alive(seen: u64, bytes: Option<usize>) -> Vec<u8> {
 
 /// What the scheduler does not see of the work there is, for whoever scales it.
 pub(crate) fn waiting(backlog: &[Backlog]) -> Vec<u8> {
-    let kinds: Vec<_> = backlog.iter().map(|kind| (&kind.name, kind.calls, kind.seconds)).collect();
     let mut out = Vec::new();
     let _ = mp::write_map_len(&mut out, 2);
     let _ = mp::write_str(&mut out, "t");
     let _ = mp::write_str(&mut out, "waiting");
-    let _ = mp::write_str(&mut out, "kinds");
-    let _ = kinds.serialize(&mut rmp_serde::Serializer::new(&mut out));
+    write_kinds(&mut out, backlog);
     out
+}
+
+fn write_kinds(out: &mut Vec<u8>, backlog: &[Backlog]) {
+    let kinds: Vec<_> = backlog.iter().map(|kind| (&kind.name, kind.calls, kind.seconds)).collect();
+    let _ = mp::write_str(out, "kinds");
+    let _ = kinds.serialize(&mut rmp_serde::Serializer::new(out));
 }
 
 /// `fixext 4` of the type that stands for a hole.

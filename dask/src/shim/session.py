@@ -212,7 +212,8 @@ class Session:
             self.seen(message["seen"])
         # A message of so many bytes follows, and nothing is heard until all of it is there.
         self.deadline += message.get("bytes", 0) / SLOWEST
-        if kind == "waiting":
+        if "kinds" in message:
+            # What waits in the driver, as it is when this was sent.
             self.backlog = {cleaned(name): (calls, seconds) for name, calls, seconds in message["kinds"]}
         if kind == "alive" or number is None or number <= self.received:
             return

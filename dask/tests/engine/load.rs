@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Asked until it is so: what others compute tells nobody here of itself.
-async fn load_where(engine: &Arc<dyn Engine>, what: &str, is_so: impl Fn(&Observation) -> bool + Send + Sync) -> Observation {
+async fn load_where(engine: &Arc<dyn Engine>, what: &str, mut is_so: impl FnMut(&Observation) -> bool + Send) -> Observation {
     let mut last = None;
     let found = timeout(PATIENCE, async {
         loop {
@@ -112,6 +112,26 @@ async fn calls_that_wait_to_share_a_task_count_too() {
     let over = load_where(&engine, "over", |observed| unfinished(&observed.load) == 0).await;
     // Held back or not, they came once.
     assert_eq!(over.load.prefixes[0].arrived, 1000, "{over:?}");
+    bench.end_session(session).await;
+    bench.end().await;
+}
+
+/// Calls that take long are held back only until that is known, and then go all at once: no look counts them twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_are_held_back_no_more_are_not_counted_twice() {
+    let Some(mut bench) = Bench::start("calls_that_are_held_back_no_more_are_not_counted_twice", &["a"]).await else { return };
+    let engine = bench.engine().clone();
+    let session = bench.session().await;
+    session.submit((0..40).map(|key| bench::with(key, "time:sleep", &0.15)).collect());
+    let mut seen = 0;
+    load_where(&engine, "over", |observed| {
+        let arrived = observed.load.prefixes.iter().map(|prefix| prefix.arrived).sum::<u64>();
+        assert!(arrived <= 40 && observed.load.groups.len() <= 1, "{observed:?}");
+        seen = seen.max(arrived);
+        seen > 0 && unfinished(&observed.load) == 0
+    })
+    .await;
+    assert_eq!(seen, 40);
     bench.end_session(session).await;
     bench.end().await;
 }
