@@ -1,15 +1,17 @@
 """The peer of adaptive scaling: Dask's own Adaptive with its defaults, on workers that take long to start.
 
 They live in this process, so that but for the wait they start and end at once: what processes take is not made longer by the factor.
-As those of a LocalCluster, or of a cloud's classes, they are awaited.
+Or they are processes with nannies, like those of a LocalCluster. As those, and a cloud's, they are awaited.
 
-One argument, a JSON object: workload, startup (seconds), factor (how much faster than the real thing all of it goes), maximum.
+One argument, a JSON object: workload, startup (seconds), factor (how much faster than the real thing all of it goes), maximum, known (whether
+a task of the kind runs before), processes.
 Says one line of JSON: the time of each job, worker-seconds, launches.
 """
 
 import asyncio
 import json
 import logging
+import os
 import sys
 import time
 
@@ -17,25 +19,32 @@ import dask.config
 
 import bench_tasks
 
+SLOW = os.path.join(os.path.dirname(os.path.abspath(__file__)), "slow.py")
 WORKERS = []
 
 
-async def main(workload, startup, factor, maximum):
-    from distributed import Client, Scheduler, SpecCluster, Worker
+async def main(workload, startup, factor, maximum, known, processes):
+    from distributed import Client, Nanny, Scheduler, SpecCluster, Worker
     from distributed.deploy.spec import ProcessInterface
 
     class Slow(ProcessInterface):
         def __init__(self, scheduler, name=None):
             super().__init__()
             self.scheduler_address, self.name, self.counted = scheduler, name, None
-            self.worker = Worker(scheduler, name=name, nthreads=1, memory_limit="1GiB", dashboard=False)
+            options = {"name": name, "nthreads": 1, "memory_limit": "1GiB", "dashboard": False}
+            if processes:
+                slow = {"preload": [SLOW], "env": {"BENCH_STARTUP": startup / factor}}
+                self.worker = Nanny(scheduler, **options, **slow)
+            else:
+                self.worker = Worker(scheduler, **options)
 
         async def start(self):
             # Awaited again, it is called again.
             if self.counted is None:
                 self.counted = [time.monotonic(), None]
                 WORKERS.append(self.counted)
-                await asyncio.sleep(startup / factor)
+                if not processes:
+                    await asyncio.sleep(startup / factor)
                 await self.worker
                 await super().start()
 
@@ -57,10 +66,11 @@ async def main(workload, startup, factor, maximum):
                 assert await client.gather(futures) == list(range(tasks))
                 times.append(time.monotonic() - begun)
 
-            # As after an earlier run: it is known how long these take.
-            await job(1, workload[0][3])
-            while any(ended is None for _, ended in WORKERS):
-                await asyncio.sleep(0.02)
+            if known:
+                # As after an earlier run: it is known how long these take.
+                await job(1, workload[0][3])
+                while any(ended is None for _, ended in WORKERS):
+                    await asyncio.sleep(0.02)
             WORKERS.clear()
             times.clear()
             begin = time.monotonic()

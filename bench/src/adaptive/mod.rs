@@ -1,14 +1,25 @@
-//! Adaptive scaling on real schedulers, beside Dask's own `Adaptive` on Dask's own `LocalCluster`, in the same run. Workers take long to
-//! start on both sides alike; durations, start-ups, intervals and targets are all divided by a factor, so that a minute is not waited for.
-//! `cargo run -p remuda-bench --release -- adaptive [STARTUP [WORKLOAD [ROUNDS]]]`.
+//! Adaptive scaling on real schedulers, beside Dask's own `Adaptive`, in the same run. Workers take long to start on both sides alike.
+//! `cargo run -p remuda-bench --release -- adaptive [STARTUP|all|arrival [WORKLOAD|all [ROUNDS [FACTOR [unknown] [processes]]]]]`.
+//!
+//! Where a start takes a minute, durations, start-ups, intervals and targets are all divided by a factor. A process that imports Dask takes its
+//! second of a processor nevertheless, in which the workers of the peer are there: what is scaled is measured against us. In time as it is
+//! (factor 1) that second is part of the start-up, and nobody needs the processors: so all sides go at once then.
+//!
+//! `unknown`: no task runs before, and what the tasks take is known to nobody. `processes`: the peer's workers are processes, too. With `BENCH_DECISIONS=DIR` every decision of ours goes to a
+//! file there, for `remuda explain-scaling`.
 
 mod slow;
 
 use std::{
     env,
+    fs::File,
+    io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -19,16 +30,17 @@ use remuda::{
     python,
 };
 use remuda_core::{
-    adaptive::AdaptConfig,
+    adaptive::{AdaptConfig, Entry},
     class::{ClassRef, ClusterClass as _},
-    cluster::ClusterOptions,
+    cluster::{Cluster, ClusterOptions},
     duration::Seconds,
     manager::ClusterManager,
 };
 use serde::Deserialize;
 use serde_json::json;
 use tokio::{
-    task::JoinSet,
+    sync::mpsc::UnboundedReceiver,
+    task::{JoinSet, spawn_blocking},
     time::{sleep, sleep_until},
 };
 
@@ -47,9 +59,16 @@ struct Platform {
     startup: f64,
     factor: f64,
     goal: f64,
+    /// One task of the kind runs before: both sides know how long they take.
+    known: bool,
+    /// The workers of the peer are processes.
+    processes: bool,
 }
 
-const PLATFORMS: [Platform; 2] = [Platform { startup: 60.0, factor: 10.0, goal: 0.6 }, Platform { startup: 10.0, factor: 5.0, goal: 0.9 }];
+const PLATFORMS: [Platform; 2] = [
+    Platform { startup: 60.0, factor: 10.0, goal: 0.6, known: true, processes: false },
+    Platform { startup: 10.0, factor: 1.0, goal: 0.9, known: true, processes: false },
+];
 
 const WORKLOADS: [&str; 2] = ["bursty", "trickle"];
 
@@ -108,12 +127,17 @@ fn manager(side: Side, startup: Duration) -> remuda_core::error::Result<Box<dyn 
     Ok(Box::new(DaskCluster::from_config(config)?))
 }
 
+/// A class of its own for each run: what one learned of start-ups is for no other.
 fn runner(side: Side, startup: Duration, factor: f64, tally: &Arc<Tally>) -> anyhow::Result<TaskRunner> {
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    let name = format!("bench::Slow{}", RUNS.fetch_add(1, Relaxed));
     let tally = tally.clone();
-    let class = ClassRef::from_fn("bench::Slow", move |_| {
+    let class = ClassRef::from_fn(name.clone(), move |_| {
         // Dask's workers wait by themselves.
         let delay = if side == Side::Dask { Duration::ZERO } else { startup };
-        manager(side, startup).map(|inner| Shared(Arc::new(Slow { inner, delay, startup, tally: tally.clone(), pending: Arc::default() })))
+        let name = name.clone();
+        manager(side, startup)
+            .map(|inner| Shared(Arc::new(Slow { name, inner, delay, startup, tally: tally.clone(), pending: Arc::default() })))
     });
     let scaled = |seconds: f64| Seconds(Duration::from_secs_f64(seconds / factor));
     let adapt = AdaptConfig { maximum: Some(MAXIMUM), interval: scaled(1.0), target_duration: scaled(5.0), ..AdaptConfig::default() };
@@ -136,15 +160,20 @@ async fn job(flow: Flow, side: Side, tasks: usize, seconds: f64) -> anyhow::Resu
     Ok(begin.elapsed().as_secs_f64())
 }
 
-async fn ours(side: Side, jobs: Vec<Job>, platform: Platform) -> anyhow::Result<Outcome> {
-    let Platform { startup, factor, .. } = platform;
+async fn ours(side: Side, jobs: Vec<Job>, platform: Platform, log: Option<PathBuf>) -> anyhow::Result<Outcome> {
+    let Platform { startup, factor, known, .. } = platform;
     let tally = Arc::new(Tally::default());
     let runner = runner(side, Duration::from_secs_f64(startup / factor), factor, &tally)?;
-    let outcome = runner.run(move |flow| async move {
-        // As after an earlier run: both sides know how long these take. The first guesses of neither are made for scaled time.
-        job(flow.clone(), side, 1, jobs[0].3 / factor).await?;
-        while tally.present() > 0 {
-            sleep(Duration::from_millis(20)).await;
+    let body = |flow: Flow, cluster: Cluster| async move {
+        if let Some(path) = log {
+            tokio::spawn(keep(cluster.decisions(), File::create(&path).with_context(|| path.display().to_string())?));
+        }
+        if known {
+            // As after an earlier run. The first guesses of neither side are made for scaled time.
+            job(flow.clone(), side, 1, jobs[0].3 / factor).await?;
+            while tally.present() > 0 {
+                sleep(Duration::from_millis(20)).await;
+            }
         }
         let (cost_before, launched_before) = tally.cost();
         let (begin, mut running, mut times) = (tokio::time::Instant::now(), JoinSet::new(), vec![]);
@@ -165,28 +194,46 @@ async fn ours(side: Side, jobs: Vec<Job>, platform: Platform) -> anyhow::Result<
         }
         let (cost, launches) = tally.cost();
         Ok(Outcome { times, cost: cost - cost_before, launches: launches - launched_before })
-    });
-    Ok(outcome.await?)
+    };
+    Ok(runner.run_on_cluster(std::future::pending(), body).await.result?)
+}
+
+/// Writes decisions until the cluster ends.
+async fn keep(mut decisions: UnboundedReceiver<Arc<Entry>>, mut file: File) -> anyhow::Result<()> {
+    while let Some(entry) = decisions.recv().await {
+        writeln!(file, "{}", entry.to_line()?)?;
+    }
+    Ok(())
 }
 
 fn peer(jobs: &[Job], platform: Platform) -> anyhow::Result<Outcome> {
-    let Platform { startup, factor, .. } = platform;
-    let asked = json!({"workload": jobs, "startup": startup, "factor": factor, "maximum": MAXIMUM});
+    let Platform { startup, factor, known, processes, .. } = platform;
+    let asked = json!({"workload": jobs, "startup": startup, "factor": factor, "maximum": MAXIMUM, "known": known, "processes": processes});
     let python = env::var_os("REMUDA_DASK").map_or_else(|| "python3".into(), |dask| Path::new(&dask).with_file_name("python"));
     let mut command = Command::new(&python);
     command.arg(sources().join("adaptive.py")).arg(asked.to_string()).env("PYTHONPATH", sources()).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env("DASK_LOGGING__DISTRIBUTED", "error");
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().with_context(|| python.display().to_string())?;
     ensure!(output.status.success(), "the peer failed: {}", output.status);
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// Ratios to the peer's, in turns.
+/// Ratios to the peer's: in turns, or all at once.
 async fn compare(platform: Platform, name: &str, rounds: usize) -> anyhow::Result<()> {
-    let jobs = workload(name)?;
+    let (jobs, decisions) = (workload(name)?, env::var_os("BENCH_DECISIONS"));
     for round in 0..rounds {
-        let theirs = tokio::task::block_in_place(|| peer(&jobs, platform))?;
-        for (side, class) in [(Side::Dask, "local::DaskCluster"), (Side::Embedded, "local::LocalCluster")] {
-            let ours = ours(side, jobs.clone(), platform).await?;
+        let asked = jobs.clone();
+        let theirs = async move { spawn_blocking(move || peer(&asked, platform)).await? };
+        let ours = |side: Side| {
+            let log = |dir| Path::new(dir).join(format!("{name}-{}-{side:?}-{round}.jsonl", platform.startup));
+            ours(side, jobs.clone(), platform, decisions.as_ref().map(log))
+        };
+        let (theirs, dask, embedded) = if platform.factor == 1.0 {
+            tokio::try_join!(theirs, ours(Side::Dask), ours(Side::Embedded))?
+        } else {
+            (theirs.await?, ours(Side::Dask).await?, ours(Side::Embedded).await?)
+        };
+        for (class, ours) in [("local::DaskCluster", dask), ("local::LocalCluster", embedded)] {
             let (time, cost) = (ours.time() / theirs.time(), ours.cost / theirs.cost);
             println!(
                 "| {name} | {} s | `{class}` | {round} | {:.1} / {:.1} s | {:.0} / {:.0} | {} / {} | {time:.2} | {cost:.2} | **{:.2}** | {} |",
@@ -200,6 +247,9 @@ async fn compare(platform: Platform, name: &str, rounds: usize) -> anyhow::Resul
                 time * cost,
                 platform.goal,
             );
+            if decisions.is_some() {
+                eprintln!("{class}: each job took {:.1?}, with Dask {:.1?}", ours.times, theirs.times);
+            }
         }
     }
     Ok(())
@@ -231,9 +281,11 @@ async fn arrival(side: Side, class: &str, rounds: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `only`: a start-up in seconds, and a workload, or `arrival`.
+/// `only`: a start-up in seconds, and a workload, or `arrival`; rounds; another factor; `unknown`, `processes`.
 pub(crate) async fn report(only: &[String]) -> anyhow::Result<()> {
     let rounds = only.get(2).map_or(Ok(1), |text| text.parse())?;
+    let factor = only.get(3).map(|text| text.parse::<f64>()).transpose()?;
+    let said = |word: &str| only.iter().skip(4).any(|said| said == word);
     let is = |at: usize, name: &str| only.get(at).is_none_or(|word| word == name || word == "all");
     let cpus = std::thread::available_parallelism()?;
     println!("At most {MAXIMUM} workers with one thread each, {cpus} processors; ours / Dask's, in seconds of the real thing.\n");
@@ -242,6 +294,8 @@ pub(crate) async fn report(only: &[String]) -> anyhow::Result<()> {
     for platform in PLATFORMS {
         for name in WORKLOADS {
             if is(0, &platform.startup.to_string()) && is(1, name) {
+                let factor = factor.unwrap_or(platform.factor);
+                let platform = Platform { factor, known: !said("unknown"), processes: said("processes"), ..platform };
                 compare(platform, name, rounds).await?;
             }
         }

@@ -53,6 +53,7 @@ impl Tally {
 /// Another class, whose workers are launched only after a while; it answers at once.
 #[derive(Debug)]
 pub(super) struct Slow {
+    pub(super) name: String,
     pub(super) inner: Box<dyn ClusterManager>,
     pub(super) delay: Duration,
     /// What it says that a start takes.
@@ -74,7 +75,7 @@ pub(super) struct Shared(pub(super) Arc<Slow>);
 #[async_trait]
 impl ClusterManager for Shared {
     fn info(&self) -> ClusterInfo {
-        ClusterInfo { class: "bench::Slow".to_owned(), backend: Backend::new(self.0.startup), ..self.0.inner.info() }
+        ClusterInfo { class: self.0.name.clone(), backend: Backend::new(self.0.startup), ..self.0.inner.info() }
     }
 
     async fn start(&self, cx: &Context) -> Result<Endpoint> {
