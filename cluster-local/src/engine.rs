@@ -6,14 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use remuda_core::{
-    engine::{Drain, Drains, Engine, Observation, Session, WorkerChange, WorkerChanges},
+    engine::WorkerChange,
     error::{Error, ErrorKind, Result},
     manager::WorkerId,
     task::{TaskError, Work},
 };
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::{
     converter::Converter,
@@ -44,6 +43,13 @@ pub(crate) struct Options {
     pub(crate) grace: Duration,
 }
 
+impl Options {
+    /// What each worker offers.
+    fn place(&self) -> Place {
+        Place { host: HOST.to_owned(), slots: self.slots, resources: self.resources.clone() }
+    }
+}
+
 pub(crate) type RunnerId = u64;
 
 /// What sessions, the manager and the runners share.
@@ -55,7 +61,7 @@ pub(crate) struct Shared {
     /// Something ended: for those who wait until nothing is left.
     pub(crate) changed: Notify,
     /// Counts what was submitted, for adaptive scaling.
-    arrivals: watch::Sender<u64>,
+    pub(crate) arrivals: watch::Sender<u64>,
     timer: Timer,
     monitor: Monitor,
     outbox: Outbox,
@@ -66,7 +72,7 @@ pub(crate) const HOST: &str = "127.0.0.1";
 impl Shared {
     pub(crate) fn new(options: Options) -> Result<Arc<Self>> {
         let state = State {
-            scheduler: Scheduler::new(options.limits, options.n_workers),
+            scheduler: Scheduler::new(options.limits, options.n_workers).with_kind(options.place()),
             pools: BTreeMap::new(),
             runners: HashMap::new(),
             owners: HashMap::new(),
@@ -200,7 +206,7 @@ impl Shared {
     pub(crate) fn launch(self: &Arc<Self>, id: WorkerId) -> Option<oneshot::Receiver<Result<()>>> {
         let (tell, launched) = oneshot::channel();
         let options = &self.options;
-        let place = Place { host: HOST.to_owned(), slots: options.slots, resources: options.resources.clone() };
+        let place = options.place();
         self.update(|state, now| {
             if state.closed || state.pools.contains_key(&id) {
                 return None;
@@ -354,49 +360,5 @@ impl Shared {
                 return done(&self.state());
             }
         }
-    }
-}
-
-/// The engine as the keeper and the runs see it.
-#[derive(Debug, Clone)]
-pub(crate) struct LocalEngine(pub(crate) Arc<Shared>);
-
-#[async_trait]
-impl Engine for LocalEngine {
-    async fn open(&self) -> Result<Arc<dyn Session>> {
-        Ok(Arc::new(self.0.open_session(None)?))
-    }
-
-    async fn drain(&self, workers: &[String], deadline: Duration) -> Result<Drains> {
-        let ids: Vec<WorkerId> = workers.iter().filter_map(|name| WorkerId::from_name(name)).collect();
-        self.0.update(|state, now| {
-            for id in &ids {
-                state.scheduler.drain_worker(*id, now);
-            }
-        });
-        self.0.wait_until(deadline, |state| ids.iter().all(|id| state.scheduler.is_empty(*id))).await;
-        let state = self.0.state();
-        let drain = |id: &WorkerId| if state.scheduler.is_empty(*id) { Drain::Done } else { Drain::Busy };
-        Ok(ids.iter().map(|id| (id.to_string(), drain(id))).collect())
-    }
-
-    async fn load(&self) -> Result<Observation> {
-        Ok(self.0.state().scheduler.look(Instant::now()))
-    }
-
-    fn arrivals(&self) -> Option<watch::Receiver<u64>> {
-        Some(self.0.arrivals.subscribe())
-    }
-
-    fn changes(&self) -> WorkerChanges {
-        let (tell, changes) = mpsc::unbounded_channel();
-        let mut state = self.0.state();
-        for (name, host, slots) in state.scheduler.live_workers() {
-            let _ = tell.send(WorkerChange::Joined { name: name.to_string(), host: host.to_owned(), slots });
-        }
-        if !state.closed {
-            state.watchers.push(tell);
-        }
-        changes
     }
 }

@@ -16,6 +16,7 @@ mod config;
 mod converter;
 mod dask;
 mod engine;
+mod face;
 mod kwargs;
 mod launch;
 mod machine;

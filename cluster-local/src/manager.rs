@@ -16,7 +16,8 @@ use remuda_core::{
 
 use crate::{
     config::LocalConfig,
-    engine::{HOST, LocalEngine, Options, Shared},
+    engine::{HOST, Options, Shared},
+    face::LocalEngine,
 };
 
 /// Threads of a stopped worker whose body cannot be interrupted are waited for this long, no longer.

@@ -119,14 +119,28 @@ impl Tally {
         });
         let weight = slots.clamp(1, WIDEST);
         batch.waiting += u64::from(weight);
+        let before = batch.needs.len();
         batch.needs.extend(needs.iter().map(|share| share.batch).filter(|need| *need != id));
+        if batch.needs.len() > before && batch.needs.len().is_power_of_two() {
+            self.forget_needs(id);
+        }
         self.kinds[prefix].arrived += u64::from(weight);
         Share { batch: id, weight }
     }
 
-    /// Whether somebody adapts the workers to what is told.
-    pub(super) fn is_watched(&self) -> bool {
-        self.watched
+    /// Batches that are gone are nobody's need any more.
+    fn forget_needs(&mut self, of: BatchId) {
+        let Some(mut needs) = self.batches.get_mut(&of).map(|batch| std::mem::take(&mut batch.needs)) else { return };
+        needs.retain(|need| self.batches.contains_key(need));
+        self.batches.entry(of).and_modify(|batch| batch.needs = needs);
+    }
+
+    /// Nobody adapts the workers to what is told any more.
+    pub(super) fn unwatch(&mut self) {
+        if std::mem::take(&mut self.watched) {
+            self.batches.retain(|_, batch| !batch.is_over());
+            self.open.retain(|_, id| self.batches.contains_key(id));
+        }
     }
 
     fn prefix(&mut self, name: &Arc<str>) -> usize {
@@ -168,7 +182,7 @@ impl Tally {
         kind.longest = kind.longest.max(took);
     }
 
-    /// `running`: each task that runs and has not paused, and for how long it has run; `hopeless`: shapes that no worker can run.
+    /// `running`: each task that runs and has not paused, and for how long it has run; `hopeless`: shapes that no worker would do for.
     fn look(&mut self, running: impl Iterator<Item = (Share, Duration)>, hopeless: &HashSet<GroupId>) -> Load {
         let mut prefixes = self.kinds.clone();
         for (share, elapsed) in running {
@@ -181,6 +195,8 @@ impl Tally {
         }
         let groups = self.batches.iter().map(|(id, batch)| batch.group(*id, hopeless.contains(&batch.key.2))).collect();
         self.batches.retain(|_, batch| !batch.is_over());
+        let ids: Vec<BatchId> = self.batches.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.forget_needs(id));
         self.open.clear();
         Load { prefixes, groups }
     }
@@ -224,24 +240,28 @@ impl Scheduler {
 
     /// For adaptive scaling.
     pub(crate) fn look(&mut self, now: Instant) -> Observation {
-        // Without a worker nothing is hopeless: the first one will show.
-        let hopeless: HashSet<GroupId> = match self.workers.is_empty() {
-            true => HashSet::new(),
-            false => self.groups.ids().into_iter().filter(|id| self.groups.group(*id).is_some_and(|group| group.hopeless)).collect(),
-        };
+        let unfit = |id: &GroupId| self.groups.group(*id).is_some_and(|group| group.unfit);
+        let hopeless: HashSet<GroupId> = self.groups.ids().into_iter().filter(unfit).collect();
         let (tasks, runs) = (&self.tasks, &self.runs);
-        let running = runs.iter().filter(|(_, run)| !run.paused).filter_map(|(id, run)| {
+        let counted = |id: &RunId| {
+            let run = runs.get(id).filter(|run| !run.paused)?;
             let task = tasks.get(&run.task)?;
             let current = matches!(task.phase, Phase::Running(current) if current == *id);
             current.then(|| (task.share, now.saturating_duration_since(run.since)))
-        });
+        };
+        let running = runs.keys().filter_map(counted);
         let load = self.tally.look(running, &hopeless);
         let there = self.workers.values().filter(|worker| worker.standing != Standing::Starting);
-        let workers = there.map(|worker| WorkerLoad {
-            name: worker.name.to_string(),
-            slots: worker.slots,
-            processing: u32::try_from(worker.runs.len()).unwrap_or(u32::MAX),
-            ..WorkerLoad::default() // results live in the driver
+        let workers = there.map(|worker| {
+            let shares: Vec<Share> = worker.runs.iter().filter_map(counted).map(|(share, _)| share).collect();
+            WorkerLoad {
+                name: worker.name.to_string(),
+                slots: worker.slots,
+                processing: shares.iter().map(|share| share.weight).sum(),
+                // What has paused, and what nobody waits for any more and yet runs, is no load, and keeps it.
+                pinned: shares.len() < worker.runs.len(),
+                ..WorkerLoad::default() // results live in the driver
+            }
         });
         Observation { load, workers: workers.collect() }
     }
@@ -265,113 +285,4 @@ impl Scheduler {
 }
 
 #[cfg(test)]
-mod tests {
-    use remuda_core::task::{Annotations, TaskError, TaskSpec};
-
-    use super::{
-        super::{
-            Ended,
-            tests::{Bench, one, spec},
-        },
-        *,
-    };
-
-    fn named(name: &Arc<str>, keys: std::ops::Range<u64>, inputs: impl Fn(u64) -> Vec<u64>, slots: u32) -> Vec<TaskSpec> {
-        let annotations = Arc::new(Annotations { slots, ..Annotations::default() });
-        keys.map(|key| TaskSpec { name: name.clone(), ..spec(key, &inputs(key), &annotations) }).collect()
-    }
-
-    /// Waiting, ready, processing, done, and the groups before it.
-    type Shown = (u64, u64, u64, u64, Vec<u64>);
-
-    fn shown(load: &Load) -> Vec<Shown> {
-        load.groups.iter().map(|g| (g.waiting, g.ready, g.processing, g.done, g.dependencies.clone())).collect()
-    }
-
-    #[test]
-    fn a_map_is_one_group_and_so_is_a_loop_until_somebody_looks() {
-        let mut bench = Bench::with_workers(&[2]);
-        let (load, sum): (Arc<str>, Arc<str>) = ("load".into(), "sum".into());
-        bench.submit(named(&load, 0..10, |_| vec![], 1));
-        for key in 10..20 {
-            bench.submit(named(&"sum".into(), key..key + 1, |key| vec![key - 10], 1));
-        }
-        let seen = bench.scheduler.look(bench.now);
-        assert_eq!(shown(&seen.load), [(0, 8, 2, 0, vec![]), (10, 0, 0, 0, vec![1])]);
-        assert_eq!(seen.load.prefixes.iter().map(|prefix| prefix.arrived).collect::<Vec<_>>(), [10, 10]);
-        assert_eq!((seen.workers.len(), seen.workers[0].processing, seen.workers[0].slots), (1, 2, 2));
-        bench.now += Duration::from_secs(3);
-        (0..10).for_each(|key| bench.done(key));
-        // What comes after a look is another group, of the same kind.
-        bench.submit(named(&sum, 30..31, |_| vec![], 1));
-        let seen = bench.scheduler.look(bench.now);
-        assert_eq!(shown(&seen.load), [(0, 0, 0, 10, vec![]), (0, 8, 2, 0, vec![1]), (0, 1, 0, 0, vec![])]);
-        let kind = &seen.load.prefixes[0];
-        assert_eq!((kind.completions, kind.total, kind.longest), (10, Duration::from_secs(6), Duration::from_secs(3)));
-        assert_eq!((seen.load.prefixes.len(), seen.load.prefixes[1].arrived), (2, 11));
-        // What was over at a look is gone at the next.
-        assert_eq!(bench.scheduler.look(bench.now).load.groups.len(), 2);
-    }
-
-    #[test]
-    fn levels_of_one_name_are_told_apart_and_the_deepest_are_no_wide_stage() {
-        let mut bench = Bench::with_workers(&[1]);
-        let name: Arc<str> = "add".into();
-        bench.submit(named(&name, 0..4, |_| vec![], 1));
-        bench.submit(named(&name, 4..6, |key| vec![2 * (key - 4), 2 * (key - 4) + 1], 1));
-        bench.submit(named(&name, 6..7, |_| vec![4, 5], 1));
-        let load = bench.scheduler.look(bench.now).load;
-        assert_eq!(shown(&load), [(0, 3, 1, 0, vec![]), (2, 0, 0, 0, vec![1]), (1, 0, 0, 0, vec![2])]);
-        let mut chain = Bench::with_workers(&[1]);
-        chain.submit(named(&name, 0..1000, |key| key.checked_sub(1).into_iter().collect(), 1));
-        let load = chain.scheduler.look(chain.now).load;
-        assert_eq!(load.groups.len(), LEVELS as usize + 1);
-        assert!(load.groups.iter().all(|group| group.unfinished() == 1), "however long the chain, one at a time");
-    }
-
-    #[test]
-    fn running_times_leave_out_pauses_and_what_ends_while_nobody_looks_leaves_nothing() {
-        let mut bench = Bench::with_workers(&[1]);
-        bench.submit(named(&"before".into(), 0..5, |_| vec![], 1));
-        (0..5).for_each(|key| bench.done(key));
-        assert!(bench.scheduler.tally.batches.is_empty() && bench.scheduler.tally.open.is_empty());
-        bench.submit(named(&"parent".into(), 5..6, |_| vec![], 1));
-        let run = bench.running[0].run;
-        bench.pass(Duration::from_secs(2));
-        bench.scheduler.pause(run, bench.now);
-        let seen = bench.scheduler.look(bench.now);
-        assert_eq!(shown(&seen.load), [(0, 0, 0, 0, vec![])]);
-        assert_eq!(seen.workers[0].processing, 1, "it must not go");
-        bench.pass(Duration::from_secs(50));
-        bench.scheduler.resume(run, bench.now);
-        bench.pass(Duration::from_secs(1));
-        let seen = bench.scheduler.look(bench.now);
-        assert_eq!(seen.load.prefixes[1].running, [Duration::from_secs(3)]);
-        bench.end(5, Ended::Outcome(Err(TaskError::failed("x"))));
-        let kind = bench.scheduler.look(bench.now).load.prefixes[1].clone();
-        assert_eq!((kind.completions, kind.total), (1, Duration::from_secs(3)), "a failure takes its time, too");
-    }
-
-    #[test]
-    fn what_no_worker_can_run_is_no_work_and_slots_count() {
-        let mut bench = Bench::new();
-        bench.submit(named(&"wide".into(), 0..3, |_| vec![], 4));
-        assert_eq!(shown(&bench.scheduler.look(bench.now).load), [(0, 12, 0, 0, vec![])], "nobody there: one will show");
-        bench.worker(0, 2, &[]);
-        assert_eq!(shown(&bench.scheduler.look(bench.now).load), [(0, 0, 0, 0, vec![])]);
-        bench.worker(1, 4, &[]);
-        let load = bench.scheduler.look(bench.now).load;
-        assert_eq!((shown(&load), load.prefixes[0].running.len()), (vec![(0, 8, 4, 0, vec![])], 4));
-        bench.end(0, Ended::Outcome(one()));
-    }
-
-    #[test]
-    fn names_beyond_number_share_their_statistics() {
-        let mut bench = Bench::new();
-        for key in 0..2000 {
-            bench.submit(named(&format!("t{key}").into(), key..key + 1, |_| vec![], 1));
-        }
-        let load = bench.scheduler.look(bench.now).load;
-        assert_eq!((load.prefixes.len(), load.prefixes[NAMES].arrived, load.ready()), (NAMES + 1, 1000, 2000));
-    }
-}
+mod tests;

@@ -22,6 +22,7 @@ use std::{
 };
 
 use remuda_core::{
+    engine::Outlook,
     manager::WorkerId,
     task::{Key, Outcome, TaskError, TaskEvent, TaskSpec},
 };
@@ -46,8 +47,10 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Scheduler {
     limits: Limits,
-    /// How many workers the cluster was configured with, for messages.
-    planned: u32,
+    /// Which workers are still to come, as the keeper says.
+    outlook: Outlook,
+    /// What each of them will offer. `None`: nobody knows before one is there.
+    kind: Option<Worker>,
     tasks: HashMap<TaskId, Task>,
     sessions: HashMap<SessionId, Listener>,
     groups: Groups,
@@ -157,7 +160,8 @@ impl Scheduler {
     pub(crate) fn new(limits: Limits, planned: u32) -> Self {
         Self {
             limits,
-            planned,
+            outlook: Outlook::Fixed(planned),
+            kind: None,
             tasks: HashMap::new(),
             sessions: HashMap::new(),
             groups: Groups::default(),
@@ -168,6 +172,20 @@ impl Scheduler {
             tally: Tally::default(),
             effects: Effects::default(),
         }
+    }
+
+    /// All workers are of one kind.
+    pub(crate) fn with_kind(self, place: Place) -> Self {
+        Self { kind: Some(Worker::of_kind(place)), ..self }
+    }
+
+    /// Other workers are to come than before.
+    pub(crate) fn expect(&mut self, outlook: Outlook, now: Instant) {
+        if !matches!(outlook, Outlook::Adaptive { .. } | Outlook::Nobody { .. }) {
+            self.tally.unwatch();
+        }
+        self.outlook = outlook;
+        self.review(now);
     }
 
     pub(crate) fn take_effects(&mut self) -> Effects {

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use remuda_core::{
+    engine::Outlook,
     error::{Error, ErrorKind},
     kwargs::nearest,
     task::{TaskError, TaskState},
@@ -11,15 +12,22 @@ use remuda_core::{
 use super::{
     Scheduler, TaskId,
     graph::{Phase, Step},
-    shape::{Amount, GroupId, Shape},
+    shape::{Amount, Group, GroupId, Shape},
     workers::{Standing, Worker},
 };
 
-/// Why nothing can run a shape now, and whether a worker that was asked for could change that.
+/// Why nothing can run a shape now.
 struct Hindrance {
-    reason: String,
+    reason: Arc<str>,
+    hint: Option<Arc<str>>,
+    /// No worker of the kind there is would do.
+    unfit: bool,
+    /// Nor is one to come that could run it.
     hopeless: bool,
 }
+
+const CORRECT: &str = "correct the task's annotations or the cluster's workers; `no_workers_timeout` sets how long a task waits";
+const NONE_WANTED: &str = "give `n_workers`, or scale the cluster up; `no_workers_timeout` sets how long a task waits";
 
 impl Scheduler {
     /// After a change of the workers: which queues can be served?
@@ -30,8 +38,8 @@ impl Scheduler {
     }
 
     pub(super) fn review_group(&mut self, id: GroupId, now: Instant) {
-        let Some(shape) = self.groups.group(id).map(|group| group.shape.clone()) else { return };
-        let hindrance = self.hindrance(&shape);
+        let Some(group) = self.groups.group(id) else { return };
+        let hindrance = self.hindrance(group);
         let Some(group) = self.groups.group_mut(id) else { return };
         let hopeless = hindrance.as_ref().is_some_and(|h| h.hopeless);
         if hopeless && !group.hopeless {
@@ -39,8 +47,9 @@ impl Scheduler {
         } else if !hopeless {
             group.unrunnable.clear();
         }
-        group.hopeless = hopeless;
-        let reason: Option<Arc<str>> = hindrance.map(|h| h.reason.into());
+        (group.hopeless, group.unfit) = (hopeless, hindrance.as_ref().is_some_and(|h| h.unfit));
+        group.hint = hindrance.as_ref().and_then(|h| h.hint.clone());
+        let reason = hindrance.map(|h| h.reason);
         if group.reason != reason {
             group.reason.clone_from(&reason);
             let told: Vec<TaskId> = group.ready.iter().map(|(_, _, task)| *task).collect();
@@ -58,36 +67,57 @@ impl Scheduler {
                 && since + limit <= now
             {
                 group.unrunnable.pop_front();
-                let reason = group.reason.clone();
+                let (reason, hint) = (group.reason.clone(), group.hint.clone());
                 if self.tasks.get(&task).is_some_and(|t| matches!(t.phase, Phase::Ready)) {
                     let reason = reason.unwrap_or_else(|| "no worker can run it".into());
-                    let error = Error::new(ErrorKind::Unschedulable, format!("no worker could run it for {limit:?}: {reason}")).with_hint(
-                        "correct the task's annotations or the cluster's workers; `no_workers_timeout` sets how long a task waits",
-                    );
+                    let error = Error::new(ErrorKind::Unschedulable, format!("no worker could run it for {limit:?}: {reason}"))
+                        .with_hint(hint.as_deref().unwrap_or(CORRECT));
                     self.conclude(Step::End(task, Err(TaskError::Refused(error))), now);
                 }
             }
         }
     }
 
-    fn hindrance(&self, shape: &Shape) -> Option<Hindrance> {
-        let live = || self.workers.values().filter(|worker| worker.standing == Standing::Live);
-        let starting = || self.workers.values().filter(|worker| worker.standing == Standing::Starting);
-        if live().any(|worker| worker.could_run(shape)) {
+    fn hindrance(&self, group: &Group) -> Option<Hindrance> {
+        let shape = &*group.shape;
+        let of = |standing| self.workers.values().filter(move |worker| worker.standing == standing);
+        let (live, starting): (Vec<&Worker>, Vec<&Worker>) = (of(Standing::Live).collect(), of(Standing::Starting).collect());
+        let could = |workers: &[&Worker]| workers.iter().any(|worker| worker.could_run(shape));
+        if could(&live) {
             return None;
         }
-        let hopeless = !starting().any(|worker| worker.could_run(shape));
-        let reason = if live().next().is_none() {
-            match (self.planned, starting().count()) {
-                (_, 0) if self.tally.is_watched() => "no workers now: adaptive scaling starts them".to_owned(),
-                (0, 0) => "the cluster has no workers (`n_workers` is 0)".to_owned(),
-                (planned, 0) => format!("no workers: 0 of {planned} are there"),
-                (planned, starting) => format!("no workers yet: 0 of {} joined", (planned as usize).max(starting)),
-            }
-        } else {
-            lacking(shape, &live().collect::<Vec<_>>())
+        if could(&starting) {
+            let reason = if live.is_empty() { self.none_yet(starting.len()) } else { lacking(shape, &live) };
+            return Some(Hindrance { reason: reason.into(), hint: None, unfit: false, hopeless: false });
+        }
+        // Those that drain say nothing: whoever comes next does.
+        let there = if live.is_empty() { starting } else { live };
+        let refused = |reason: Arc<str>| Some(Hindrance { reason, hint: None, unfit: true, hopeless: true });
+        if !there.is_empty() {
+            return refused(lacking(shape, &there).into());
+        }
+        if let Some(kind) = self.kind.as_ref().filter(|kind| !kind.offers(shape)) {
+            return refused(
+                lacking(&Shape { workers: vec![], other_workers: true, resources: shape.resources.clone(), ..*shape }, &[kind]).into(),
+            );
+        }
+        if let (true, Some(reason)) = (group.unfit, &group.reason) {
+            return refused(reason.clone()); // it was seen with the last worker
+        }
+        let (reason, hint, hopeless) = match &self.outlook {
+            Outlook::Adaptive { held: None } => ("no workers now: adaptive scaling starts them".to_owned(), None, false),
+            Outlook::Adaptive { held: Some(held) } => (format!("no workers now: {held}"), None, false),
+            Outlook::Nobody { reason, hint } => (reason.clone(), Some(hint.as_str()), true),
+            Outlook::Fixed(0) => ("the cluster has no workers, and none are wanted".to_owned(), Some(NONE_WANTED), true),
+            Outlook::Fixed(wanted) => (format!("no workers: 0 of {wanted} are there"), None, true),
+            _ => ("no workers".to_owned(), None, true),
         };
-        Some(Hindrance { reason, hopeless })
+        Some(Hindrance { reason: reason.into(), hint: hint.map(Into::into), unfit: false, hopeless })
+    }
+
+    fn none_yet(&self, starting: usize) -> String {
+        let wanted = if let Outlook::Fixed(wanted) = self.outlook { wanted as usize } else { 0 };
+        format!("no workers yet: 0 of {} joined", wanted.max(starting))
     }
 }
 

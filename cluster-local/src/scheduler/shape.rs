@@ -69,6 +69,10 @@ pub(crate) struct Group {
     /// Ready tasks by the time since when nothing can run them; empty while there is hope.
     pub(crate) unrunnable: VecDeque<(Instant, TaskId)>,
     pub(crate) hopeless: bool,
+    /// No worker there is, or was last, would do, so another one like them is of no use.
+    pub(crate) unfit: bool,
+    /// What to do about it.
+    pub(crate) hint: Option<Arc<str>>,
 }
 
 pub(crate) type GroupId = u64;
@@ -109,6 +113,8 @@ impl Groups {
             reason: None,
             unrunnable: VecDeque::new(),
             hopeless: false,
+            unfit: false,
+            hint: None,
         });
         group.members += 1;
         self.last = Some((annotations.clone(), id));

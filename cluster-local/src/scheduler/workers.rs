@@ -68,6 +68,11 @@ impl Worker {
         }
     }
 
+    /// Not one that is there, but what those to come are like.
+    pub(super) fn of_kind(place: Place) -> Self {
+        Self::new(WorkerId { index: 0, incarnation: 0 }, place)
+    }
+
     pub(crate) fn is_named(&self, names: &[String]) -> bool {
         names.iter().any(|name| **name == *self.name || *name == self.index || *name == self.host)
     }

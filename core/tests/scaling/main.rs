@@ -10,6 +10,7 @@ use remuda_core::{
     adaptive::{AdaptConfig, Backend, Decision, Entry, Reason, Replay},
     cluster::{Cluster, ClusterOptions, ClusterStatus, Limits, WorkerStage},
     duration::Seconds,
+    engine::Outlook,
     error::{Error, ErrorKind},
     manager::{ClusterEvent, ClusterInfo, Scaling, Target},
 };
@@ -374,6 +375,41 @@ async fn a_spent_budget_starts_nobody_and_says_so() {
     sleep(s(600)).await;
     assert_eq!((yard.left(), yard.launches().len()), (20, launches));
     assert!(status.adapt.unwrap().usage.worker_seconds >= 100.0);
+    cluster.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_engine_is_told_whether_workers_may_come() {
+    let budget = Some(Seconds(s(100)));
+    let (yard, cluster) = open(Plan::of("yard::Outlook", s(1)), AdaptConfig { budget, ..bounds(0, 10) }).await;
+    assert_eq!(yard.outlook(), Outlook::Adaptive { held: None });
+    yard.submit(20, s(30));
+    yard.done().await;
+    until(&cluster, |status| status.wanted == 0).await;
+    let told = yard.outlook();
+    assert!(
+        matches!(&told, Outlook::Nobody { reason, hint } if reason.contains("100 worker-seconds") && hint.contains("budget")),
+        "{told:?}"
+    );
+    cluster.scale(2);
+    until(&cluster, |status| status.running == 2).await;
+    assert_eq!(yard.outlook(), Outlook::Fixed(2));
+    cluster.adapt(bounds(0, 0)).unwrap();
+    until(&cluster, |status| status.wanted == 0).await;
+    let told = yard.outlook();
+    assert!(matches!(&told, Outlook::Nobody { reason, hint } if reason.contains("`maximum` is 0") && hint.contains("maximum")), "{told:?}");
+    cluster.close().await.unwrap();
+
+    let deadly = Plan { lifetime: Some(Duration::ZERO), slots: 0, ..Plan::of("yard::Held", s(1)) };
+    let (yard, cluster) = open(deadly, bounds(0, 3)).await;
+    yard.submit(3, s(10));
+    until(&cluster, |status| {
+        let decision = status.adapt.as_ref().and_then(|adapt| adapt.decision.as_ref());
+        decision.is_some_and(|decision| matches!(decision.reason, Reason::Blocked { .. }))
+    })
+    .await;
+    let told = yard.outlook();
+    assert!(matches!(&told, Outlook::Adaptive { held: Some(held) } if held.contains("fails")), "{told:?}");
     cluster.close().await.unwrap();
 }
 

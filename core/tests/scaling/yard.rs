@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use remuda_core::{
     adaptive::{Group, Load, Prefix},
-    engine::{Drain, Drains, Engine, Observation, Session, WorkerChange, WorkerChanges, WorkerLoad},
+    engine::{Drain, Drains, Engine, Observation, Outlook, Session, WorkerChange, WorkerChanges, WorkerLoad},
     error::{Error, ErrorKind, Result},
     manager::*,
 };
@@ -78,6 +78,7 @@ struct State {
     /// What the next looks answer, instead of the truth.
     blind: Option<Blind>,
     looks: u32,
+    outlooks: Vec<Outlook>,
     /// A task of that length comes just when workers are told to go.
     surprise: Option<Duration>,
     /// Workers of these indices cannot be drained.
@@ -253,6 +254,11 @@ impl Yard {
         self.state().told.clone()
     }
 
+    /// What it was told last of workers to come.
+    pub(crate) fn outlook(&self) -> Outlook {
+        self.state().outlooks.last().unwrap().clone()
+    }
+
     pub(crate) fn looks(&self) -> u32 {
         self.state().looks
     }
@@ -354,6 +360,10 @@ impl Engine for Yard {
         let seen = self.observe();
         sleep(self.0.plan.load_takes).await;
         Ok(seen)
+    }
+
+    fn expect(&self, outlook: Outlook) {
+        self.state().outlooks.push(outlook);
     }
 
     fn arrivals(&self) -> Option<watch::Receiver<u64>> {

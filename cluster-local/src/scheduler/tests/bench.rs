@@ -46,6 +46,11 @@ impl Bench {
         Self { scheduler, now: Instant::now(), session, events, running: vec![], interrupted: vec![] }
     }
 
+    pub(crate) fn of_kind(place: Place) -> Self {
+        let Self { scheduler, now, session, events, running, interrupted } = Self::new();
+        Self { scheduler: scheduler.with_kind(place), now, session, events, running, interrupted }
+    }
+
     pub(crate) fn with_workers(slots: &[u32]) -> Self {
         let mut bench = Self::new();
         for (index, slots) in slots.iter().enumerate() {

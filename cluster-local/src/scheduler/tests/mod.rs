@@ -272,6 +272,44 @@ fn while_workers_are_started_a_task_waits_without_a_deadline() {
 }
 
 #[test]
+fn without_a_worker_it_is_the_outlook_that_says_whether_a_task_waits_and_why() {
+    let nobody = Outlook::Nobody { reason: "the budget is spent".into(), hint: "raise the budget".into() };
+    let held = Outlook::Adaptive { held: Some("starting them fails".into()) };
+    let cases = [
+        (Outlook::Adaptive { held: None }, "no workers now: adaptive scaling starts them", None),
+        (held, "no workers now: starting them fails", None),
+        (nobody, "the budget is spent", Some("raise the budget")),
+        (Outlook::Fixed(0), "the cluster has no workers, and none are wanted", Some("scale the cluster up")),
+        (Outlook::Fixed(3), "no workers: 0 of 3 are there", Some("annotations")),
+    ];
+    for (outlook, why, hint) in cases {
+        let mut bench = Bench::with_workers(&[1]);
+        bench.scheduler.expect(outlook, bench.now);
+        bench.scheduler.worker_gone(id(0), None, bench.now);
+        bench.submit(vec![spec(1, &[], &any())]);
+        assert!(matches!(bench.last(1), TaskState::Pending { reason: Some(reason) } if &*reason == why), "{why}");
+        bench.pass(Duration::from_secs(59));
+        bench.pass(Duration::from_secs(3600));
+        let ended = bench.states().remove(&1).and_then(|mut states| states.pop());
+        match (hint, ended) {
+            (None, None) => {}
+            (Some(hint), Some(TaskState::Ended(TaskError::Refused(error)))) => {
+                assert!(error.to_string().contains(why) && error.hint().unwrap().contains(hint), "{error:?}");
+            }
+            (_, other) => panic!("{why}: {other:?}"),
+        }
+    }
+    // It is over: what waited with a reason waits with another, or runs out of time from then on.
+    let mut bench = Bench::new();
+    bench.scheduler.expect(Outlook::Adaptive { held: None }, bench.now);
+    bench.submit(vec![spec(1, &[], &any())]);
+    bench.pass(Duration::from_secs(600));
+    bench.scheduler.expect(Outlook::Fixed(0), bench.now);
+    assert!(matches!(bench.last(1), TaskState::Pending { reason: Some(reason) } if reason.contains("none are wanted")));
+    assert_eq!(bench.scheduler.wake(), Some(bench.now + Duration::from_secs(60)));
+}
+
+#[test]
 fn a_drained_worker_gets_nothing_more() {
     let mut bench = Bench::with_workers(&[1, 1]);
     bench.submit(vec![spec(1, &[], &any())]);
