@@ -123,13 +123,17 @@ pub(crate) enum ClusterCommand {
         #[arg(long = "worker", value_name = "WORKER")]
         workers: Vec<String>,
     },
-    /// Set the number of workers of a cluster that `remuda cluster start` holds
+    /// Set the number of workers of a cluster that `remuda cluster start` holds, or let it follow the work
+    #[command(group(clap::ArgGroup::new("number").required(true).args(["workers", "adapt"])))]
     Scale {
         #[command(flatten)]
         at: At,
         /// How many workers there should be
         #[arg(long, short = 'n', allow_negative_numbers = true)]
-        workers: u32,
+        workers: Option<u32>,
+        /// Let the number of workers follow the work, within these bounds: `0..10`; a side that is left out stays as it was
+        #[arg(long, value_name = "MIN..MAX")]
+        adapt: Option<String>,
         /// Also more than 10000 workers
         #[arg(long)]
         force: bool,

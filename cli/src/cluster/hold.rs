@@ -120,8 +120,10 @@ async fn hold(runner: &TaskRunner, args: &StartArgs, screen: &Screen, stop: impl
         say(&format!("{} `{}` is there after {:.1} s; Ctrl-C closes it", cluster.class(), cluster.name(), begin.elapsed().as_secs_f64()));
         let (address, security) = (&published.address, &published.security);
         let obeying = async {
+            // As it was said last, also after somebody said a number.
+            let mut adapt = cluster.status().adapt.map(|adapt| adapt.config);
             loop {
-                let error = super::scale::obey(&cluster, address, security.clone(), screen).await;
+                let error = super::scale::obey(&cluster, &mut adapt, address, security.clone(), screen).await;
                 tracing::debug!(%error, "requests cannot be received");
                 sleep(AGAIN).await;
             }

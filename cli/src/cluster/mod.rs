@@ -31,7 +31,9 @@ pub(crate) fn cluster(command: &ClusterCommand, screen: &Screen) -> Result<ExitC
             ClusterCommand::Status(at) => ask::status(at).await,
             ClusterCommand::Workers(at) => ask::workers(at).await,
             ClusterCommand::Logs { at, lines, workers } => ask::logs(at, *lines, workers).await,
-            ClusterCommand::Scale { at, workers, force } => scale::scale(at, *workers, *force, screen).await,
+            ClusterCommand::Scale { at, workers, adapt, force } => {
+                scale::scale(at, &scale::Wish::new(*workers, adapt.as_deref(), *force)?, screen).await
+            }
         }
     })
 }

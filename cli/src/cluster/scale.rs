@@ -1,9 +1,10 @@
 //! `remuda cluster scale`, and the other end of it inside `remuda cluster start`.
 //!
 //! Both talk through the metadata of the scheduler, under the key `remuda`, each writing a key of its own:
-//! - `holder`, by `start`: `{name, class, adaptive}`, as long as it holds the cluster;
-//! - `request`, by `scale`: `{id, workers}`;
-//! - `heard`, by `start`: the id of the request that it carries out.
+//! - `holder`, by `start`: `{name, class, adaptive}`, as long as it holds the cluster; with `minimum` and `maximum` where it is adaptive;
+//! - `request`, by `scale`: `{id, workers}` or `{id, adapt}`, a map of the bounds that were said;
+//! - `refused`, by `start`: `{id, reason}` of a request that cannot be carried out;
+//! - `heard`, by `start`: the id of the request that was answered.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -14,6 +15,8 @@ use std::{
 
 use remuda::{
     Cluster, Error, ErrorKind, Result,
+    adaptive::AdaptConfig,
+    config::parse_bounds,
     dask::{
         Address, Rpc,
         protocol::{
@@ -25,7 +28,7 @@ use remuda::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::{args::At, failure::Failure, output, screen::Screen};
+use crate::{args::At, failure::Failure, output, screen::Screen, workers};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -35,11 +38,42 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// More than one scheduler of Dask's can lead: a slip of a digit, rather than a wish.
 const MOST: u32 = 10_000;
 
-pub(super) async fn scale(at: &At, workers: u32, force: bool, screen: &Screen) -> Result<ExitCode, Failure> {
-    if workers > MOST && !force {
-        let error = Error::new(ErrorKind::ConfigInvalid, format!("--workers {workers}: more than {MOST} workers"));
-        return Err(error.with_hint("add --force if that many are meant").into());
+/// What somebody asks of the holder.
+pub(super) enum Wish {
+    Workers(u32),
+    /// `minimum` and `maximum`, as far as they were said.
+    Adapt(Bounds),
+}
+
+type Bounds = serde_json::Map<String, serde_json::Value>;
+
+impl Wish {
+    pub(super) fn new(workers: Option<u32>, adapt: Option<&str>, force: bool) -> Result<Self> {
+        if let Some(workers) = workers {
+            if workers > MOST && !force {
+                let error = Error::new(ErrorKind::ConfigInvalid, format!("--workers {workers}: more than {MOST} workers"));
+                return Err(error.with_hint("add --force if that many are meant"));
+            }
+            return Ok(Self::Workers(workers));
+        }
+        let invalid = |text: &dyn std::fmt::Display| Error::new(ErrorKind::ConfigInvalid, format!("--adapt: {text}"));
+        let bounds = parse_bounds(adapt.unwrap_or_default()).map_err(|text| invalid(&text))?;
+        bounded(None, &bounds).map_err(|error| invalid(&error.message()))?;
+        Ok(Self::Adapt(bounds))
     }
+
+    fn told(&self) -> (&'static str, Value) {
+        match self {
+            Self::Workers(workers) => ("workers", (*workers).into()),
+            Self::Adapt(bounds) => {
+                let sides = bounds.iter().filter_map(|(side, count)| Some((side.as_str().into(), count.as_u64()?.into())));
+                ("adapt", Value::Map(sides.collect()))
+            }
+        }
+    }
+}
+
+pub(super) async fn scale(at: &At, wish: &Wish, screen: &Screen) -> Result<ExitCode, Failure> {
     let mut rpc = super::connect(at).await?;
     super::ask::look(&mut rpc).await?;
     let holder = read(&mut rpc, "holder").await?;
@@ -50,14 +84,39 @@ pub(super) async fn scale(at: &At, workers: u32, force: bool, screen: &Screen) -
     };
     // Taken when nobody has said a number yet: the number ends it.
     let adaptive = get(&holder, "adaptive").and_then(Value::as_bool).unwrap_or(false);
+    ask(&mut rpc, wish, &name).await?;
+    let lines = match wish {
+        Wish::Workers(workers) => {
+            if at.json {
+                return output::json(&serde_json::json!({"name": name, "workers": workers, "adaptive_ended": adaptive}));
+            }
+            let over = adaptive.then_some("\nadaptive scaling is over: the number stays, whatever the work");
+            format!("{name}: {workers} {} wanted{}", if *workers == 1 { "worker" } else { "workers" }, over.unwrap_or_default())
+        }
+        Wish::Adapt(_) => {
+            let holder = read(&mut rpc, "holder").await?;
+            let side = |name| get(&holder, name).and_then(Value::as_u64).and_then(|count| u32::try_from(count).ok());
+            let (minimum, maximum) = (side("minimum"), side("maximum"));
+            if at.json {
+                return output::json(&serde_json::json!({"name": name, "minimum": minimum.unwrap_or(0), "maximum": maximum}));
+            }
+            format!("{name}: {}", workers::bounds(&AdaptConfig { minimum, maximum, ..AdaptConfig::default() }))
+        }
+    };
+    screen.lines(&lines);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns when the holder does it.
+async fn ask(rpc: &mut Rpc, wish: &Wish, name: &str) -> Result<()> {
     let id = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
-    write(&mut rpc, "request", map([("id", id.as_str().into()), ("workers", workers.into())])).await?;
-    let heard = timeout(ANSWER, async {
+    write(rpc, "request", map([("id", id.as_str().into()), wish.told()])).await?;
+    let answered = timeout(ANSWER, async {
         loop {
-            let heard = read(&mut rpc, "heard").await?;
-            let newest = read(&mut rpc, "request").await?;
+            let heard = read(rpc, "heard").await?;
+            let newest = read(rpc, "request").await?;
             match (text(&heard), get(&newest, "id").and_then(text)) {
-                (Some(heard), _) if heard == id => return Ok(()),
+                (Some(heard), _) if heard == id => return read(rpc, "refused").await,
                 (_, newest) if newest != Some(&id) => {
                     return Err(Error::new(ErrorKind::Cancelled, "somebody else asked for another number"));
                 }
@@ -65,39 +124,67 @@ pub(super) async fn scale(at: &At, workers: u32, force: bool, screen: &Screen) -
             }
         }
     });
-    heard.await.unwrap_or_else(|_| {
+    let refused = answered.await.unwrap_or_else(|_| {
         let error =
             Error::new(ErrorKind::Timeout, format!("the `remuda cluster start` that holds `{name}` did not answer within {ANSWER:?}"));
         Err(error.with_hint("look whether that program still runs"))
     })?;
-    match at.json {
-        true => output::json(&serde_json::json!({"name": name, "workers": workers, "adaptive_ended": adaptive})),
-        false => {
-            screen.lines(&format!("{name}: {workers} {} wanted", if workers == 1 { "worker" } else { "workers" }));
-            if adaptive {
-                screen.lines("adaptive scaling is over: the number stays, whatever the work");
-            }
-            Ok(ExitCode::SUCCESS)
-        }
+    if get(&refused, "id").and_then(text) != Some(&id) {
+        return Ok(());
     }
+    let reason = get(&refused, "reason").and_then(text).unwrap_or("it says no reason");
+    Err(Error::new(ErrorKind::ConfigInvalid, format!("the `remuda cluster start` that holds `{name}` does not do that: {reason}")))
 }
 
-/// Says that the cluster is held, and does what is asked. Returns only with an error: the scheduler does not answer.
-pub(super) async fn obey(cluster: &Cluster, address: &Address, security: Option<Arc<Security>>, screen: &Screen) -> Error {
+/// These bounds, and the rest as it was.
+fn bounded(known: Option<&AdaptConfig>, bounds: &Bounds) -> Result<AdaptConfig> {
+    let side = |name: &str, was: Option<u32>| {
+        let said = bounds.get(name).map(|count| count.as_u64().and_then(|count| u32::try_from(count).ok()));
+        said.unwrap_or(was)
+    };
+    let known = known.cloned().unwrap_or_default();
+    let config = AdaptConfig { minimum: side("minimum", known.minimum), maximum: side("maximum", known.maximum), ..known };
+    config.check().map(|()| config)
+}
+
+/// Says that the cluster is held, and does what is asked. Returns only with an error: the scheduler does not answer. `adapt`: how it adapts,
+/// or did before somebody said a number.
+pub(super) async fn obey(
+    cluster: &Cluster,
+    adapt: &mut Option<AdaptConfig>,
+    address: &Address,
+    security: Option<Arc<Security>>,
+    screen: &Screen,
+) -> Error {
     let result = async {
         let mut rpc = super::dial(address, security).await?;
-        hold(&mut rpc, cluster, cluster.status().adapt.is_some()).await?;
+        let now = cluster.status().adapt.map(|adapt| adapt.config);
+        hold(&mut rpc, cluster, now.as_ref()).await?;
         let mut done = read(&mut rpc, "heard").await?;
         loop {
             let request = read(&mut rpc, "request").await?;
-            if let (Some(id), Some(workers)) = (get(&request, "id"), get(&request, "workers").and_then(Value::as_u64))
+            if let Some(id) = get(&request, "id")
                 && *id != done
             {
-                let workers = u32::try_from(workers).unwrap_or(u32::MAX);
-                screen.lines(&format!("asked for {workers} {}", if workers == 1 { "worker" } else { "workers" }));
-                cluster.scale(workers);
                 done = id.clone();
-                hold(&mut rpc, cluster, false).await?;
+                if let Some(workers) = get(&request, "workers").and_then(Value::as_u64) {
+                    let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+                    screen.lines(&format!("asked for {workers} {}", if workers == 1 { "worker" } else { "workers" }));
+                    cluster.scale(workers);
+                    hold(&mut rpc, cluster, None).await?;
+                } else {
+                    let bounds = get(&request, "adapt").and_then(Value::as_map).map(Vec::as_slice).unwrap_or_default();
+                    let bounds: Bounds =
+                        bounds.iter().filter_map(|(side, count)| Some((side.as_str()?.to_owned(), count.as_u64()?.into()))).collect();
+                    let begun = bounded(adapt.as_ref(), &bounds).and_then(|config| cluster.adapt(config.clone()).map(|()| config));
+                    match begun {
+                        Ok(config) => hold(&mut rpc, cluster, Some(adapt.insert(config))).await?,
+                        Err(error) => {
+                            let refused = [("id", done.clone()), ("reason", error.message().into())];
+                            write(&mut rpc, "refused", map(refused)).await?;
+                        }
+                    }
+                }
                 write(&mut rpc, "heard", done.clone()).await?;
             }
             sleep(LOOK).await;
@@ -108,8 +195,12 @@ pub(super) async fn obey(cluster: &Cluster, address: &Address, security: Option<
     error
 }
 
-async fn hold(rpc: &mut Rpc, cluster: &Cluster, adaptive: bool) -> Result<()> {
-    let holder = [("name", cluster.name().into()), ("class", cluster.class().into()), ("adaptive", adaptive.into())];
+async fn hold(rpc: &mut Rpc, cluster: &Cluster, adapt: Option<&AdaptConfig>) -> Result<()> {
+    let mut holder = vec![("name", cluster.name().into()), ("class", cluster.class().into()), ("adaptive", adapt.is_some().into())];
+    if let Some(adapt) = adapt {
+        let side = |count: Option<u32>| count.map_or(Value::Nil, Value::from);
+        holder.extend([("minimum", side(adapt.minimum)), ("maximum", side(adapt.maximum))]);
+    }
     write(rpc, "holder", map(holder)).await
 }
 

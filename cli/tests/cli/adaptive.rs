@@ -92,6 +92,16 @@ with Client(sys.argv[1], timeout=30) as client:
     place.remuda(&["cluster", "scale", &address, "-n", "1"]).code(0).says(&["barn: 1 worker wanted", "adaptive scaling is over"]);
     let again = place.remuda(&["cluster", "scale", &address, "-n", "2"]);
     assert!(!again.code(0).err.contains("adaptive"), "{}", again.err);
+    // And back: the side that is not said is as it was.
+    let wish = |bounds: &str| place.remuda(&["cluster", "scale", &address, "--adapt", bounds]);
+    wish("1..").code(0).says(&["barn: the number of workers follows the work: 1 to 2 workers"]);
+    wish("..3").code(0).says(&["1 to 3 workers"]);
+    wish("5..").code(2).says(&["holds `barn` does not do that", "minimum"]);
+    wish("3..1").code(2).says(&["--adapt: ", "minimum"]);
+    wish("4").code(2).says(&["--adapt: expected MIN..MAX"]);
+    place.remuda(&["cluster", "scale", &address]).code(2).says(&["--workers", "--adapt"]);
+    place.remuda(&["cluster", "scale", &address, "-n", "1"]).code(0).says(&["adaptive scaling is over"]);
     held.signal(Signal::INT);
-    held.end().code(0).says(&["(start +", "adaptive scaling is over: 1 worker wanted", "cluster closed"]);
+    let said = ["(start +", "adaptive scaling is over: 1 worker wanted", "follows the work: 1 to 2 workers", "cluster closed"];
+    held.end().code(0).says(&said);
 }

@@ -167,7 +167,7 @@ impl Layer {
             }
         }
         if let Some(text) = &flags.adapt {
-            match bounds(text) {
+            match parse_bounds(text) {
                 Ok(bounds) => layer.set("adapt_kwargs", Value::Object(bounds), &|_, _| Origin::Flag("--adapt")),
                 Err(error) => layer.mistakes.add("--adapt", "", error),
             }
@@ -234,8 +234,12 @@ pub struct Flags {
     pub adapt: Option<String>,
 }
 
-/// `0..10`: both included. A side that is left out says nothing, so that lower layers count.
-fn bounds(text: &str) -> Result<Map<String, Value>, String> {
+/// The bounds of `--adapt`: `0..10` as `minimum` and `maximum`, both included. A side that is left out says nothing, so that what was
+/// said before counts.
+///
+/// # Errors
+/// What was expected, for people.
+pub fn parse_bounds(text: &str) -> Result<Map<String, Value>, String> {
     let wrong = |hint: &str| format!("expected MIN..MAX as in 0..10, both included, either may be left out; found \"{text}\"{hint}");
     let Some((low, high)) = text.split_once("..") else {
         let number = text.trim().parse::<u32>();

@@ -39,7 +39,7 @@ pub use self::{
     address::Address,
     client::{ClientConfig, TaskHost},
     document::{At, Document, Format, KeyPath, Location, Step},
-    layer::{Flags, Layer, Origin, Setting},
+    layer::{Flags, Layer, Origin, Setting, parse_bounds},
     load::Loader,
     merge::resolve,
     mistakes::{Mistake, Mistakes},
