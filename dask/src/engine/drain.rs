@@ -54,7 +54,13 @@ pub(super) async fn drain(inner: &Inner, names: &[String], deadline: Duration) -
         let running = timeout_at(end, looks.unfinished(&mut rpc, busy.keys(), left.min(TELL))).await;
         let Ok(running) = running else { break };
         let running = running?;
-        let empty: Vec<String> = busy.keys().filter(|address| running.get(*address).is_none_or(|count| *count == 0)).cloned().collect();
+        let told = |address: &String| running.get(address).copied().unwrap_or(Some(0));
+        let stuck: Vec<String> = busy.keys().filter(|address| told(address).is_none()).cloned().collect();
+        if !stuck.is_empty() {
+            drained.extend(stuck.iter().filter_map(|address| Some((busy.remove(address)?, Drain::Refused))));
+            resume(&mut rpc, &stuck).await?;
+        }
+        let empty: Vec<String> = busy.keys().filter(|address| told(address) == Some(0)).cloned().collect();
         if !empty.is_empty() {
             // What it has computed since is still there only.
             let moved = timeout_at(end, retire(&mut rpc, empty.iter())).await;
@@ -105,18 +111,19 @@ struct Looks {
 }
 
 impl Looks {
-    /// How many tasks each of them has, as soon as one of them has none or is gone, or after `wait`; nothing for one that is gone.
+    /// How many tasks each of them has, as soon as one of them has none or is gone, or after `wait`; nothing for one that is gone. `None`:
+    /// some that it has not begun, and no other may take.
     async fn unfinished(
         &mut self,
         rpc: &mut Rpc,
         workers: impl Iterator<Item = &String>,
         wait: Duration,
-    ) -> Result<BTreeMap<String, usize>> {
+    ) -> Result<BTreeMap<String, Option<usize>>> {
         let wanted: BTreeSet<&str> = workers.map(String::as_str).collect();
         if self.can_tell {
             let addresses = Value::Array(wanted.iter().map(|address| (*address).into()).collect());
             match rpc.call(&shim::op("emptied"), [("workers", addresses), ("wait", wait.as_secs_f64().into())]).await {
-                Ok(answer) => return Ok(counts(answer.body(), |count| count.as_u64().and_then(|count| usize::try_from(count).ok()))),
+                Ok(answer) => return Ok(counts(answer.body(), |count| usize::try_from(count.as_i64()?).ok())),
                 // Somebody has forbidden it, or this version of Dask is not as it should be.
                 Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Unexpected | ErrorKind::PermissionDenied) => {
                     self.can_tell = false
@@ -134,7 +141,7 @@ impl Looks {
     }
 }
 
-fn counts(told: &Value, count: impl Fn(&Value) -> Option<usize>) -> BTreeMap<String, usize> {
+fn counts(told: &Value, count: impl Fn(&Value) -> Option<usize>) -> BTreeMap<String, Option<usize>> {
     let entries = told.as_map().map(Vec::as_slice).unwrap_or_default();
-    entries.iter().filter_map(|(address, tasks)| Some((address.as_str()?.to_owned(), count(tasks).unwrap_or_default()))).collect()
+    entries.iter().filter_map(|(address, tasks)| Some((address.as_str()?.to_owned(), count(tasks)))).collect()
 }

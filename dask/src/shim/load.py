@@ -58,18 +58,16 @@ class Counted:
         self.group, self.waves = group, []
         # Tasks that Dask has had, and those with what is held back.
         self.came, self.total = 0, 0
-        self.growing, self.unmatched, self.states = False, 0, (0, 0, 0, 0)
+        self.growing, self.unmatched, self.states = False, 0, (0, 0, 0)
 
-    def read(self, held, fits, leaving, idents):
+    def read(self, held, fits, idents):
         """`held`: how many tasks a driver holds back. `fits`: whether there is a worker that takes tasks, so that those no worker will do
-        for do not want another one like it. `leaving`: how many run on workers that go when these are done, and want none of the others.
-        Whether tasks have come."""
+        for do not want another one like it. Whether tasks have come."""
         states = self.group.states
         waiting, queued, lacking, processing = map(states.get, OPEN)
         self.unmatched = lacking if fits else min(self.unmatched, lacking)
         ready = queued + lacking - self.unmatched + held
-        leaving = min(leaving, processing)
-        self.states = leaving, processing - leaving, ready, waiting
+        self.states = processing, ready, waiting
         self.came, left = sum(states.values()), waiting + ready + processing
         total = max(self.came + held, self.total)
         fresh, self.total = total - self.total, total
@@ -137,7 +135,6 @@ class Meter:
     def read(self):
         first, self.asked = self.asked is None, time.monotonic()
         fresh, held, here = self.fresh(first), self.held(), {}
-        leaving = self.leaving()
         fits = any(ws.status == Status.running for ws in self.scheduler.workers.values())
         known, self.groups = self.groups, {}
         for name, group in self.scheduler.task_groups.items():
@@ -146,7 +143,7 @@ class Meter:
                 counted = Counted(group)
             self.groups[name] = counted
             before, prefix = counted.came, group.prefix.name
-            if counted.read(held.get(name, 0), fits, leaving.get(name, 0), self.idents):
+            if counted.read(held.get(name, 0), fits, self.idents):
                 counted.waves[-1].needs = None
             self.kind(prefix, prefix in fresh and not first, group).seen += counted.came - before
             here[prefix] = here.get(prefix, 0) + counted.came - group.states["forgotten"]
@@ -157,7 +154,7 @@ class Meter:
         if first:
             # What was over before somebody asked is no news.
             groups = [group for group in groups if any(map(group.get, ("waiting", "ready", "processing")))]
-        return {"prefixes": self.told_kinds(), "groups": groups, "workers": list(map(load_of, self.scheduler.workers.values()))}
+        return {"prefixes": self.told_kinds(), "groups": groups, "workers": [load_of(ws, self.begun) for ws in self.scheduler.workers.values()]}
 
     def fresh(self, first):
         """Names that are new, without a look at all there ever were: Dask forgets none of them. The newest of them only, where nobody has
@@ -214,11 +211,11 @@ class Meter:
         groups, waves = [], {}
         for counted in self.groups.values():
             prefix = self.kind(counted.group.prefix.name, False, counted.group).index
-            for wave, (done, leaving, processing, ready, waiting) in counted.told():
+            for wave, (done, processing, ready, waiting) in counted.told():
                 waves[wave.ident] = wave, counted.growing
                 groups.append({
-                    "id": wave.ident, "prefix": prefix, "waiting": waiting, "ready": ready, "processing": processing,
-                    "done": done + leaving, "dependencies": list(wave.needs),
+                    "id": wave.ident, "prefix": prefix, "waiting": waiting, "ready": ready, "processing": processing, "done": done,
+                    "dependencies": list(wave.needs),
                 })
         return self.cut(groups, waves)
 
@@ -284,16 +281,6 @@ class Meter:
             })
         return told
 
-    def leaving(self):
-        """By group: how many tasks run on workers that take no others and go when these are over. What was sent to them and has not begun is
-        for others to do."""
-        leaving = {}
-        for ws in self.scheduler.workers.values():
-            for task in ws.processing if is_leaving(ws) else ():
-                if task in ws.executing or task in ws.long_running or task.key in self.begun:
-                    leaving[task.group.name] = leaving.get(task.group.name, 0) + 1
-        return leaving
-
     def held(self):
         """By group: how many tasks of Dask's drivers hold back, as far as can be said. Many calls go in one; it is the seconds that count."""
         held = {}
@@ -312,11 +299,9 @@ class Meter:
             task, record = tasks.get(key), records.get(key)
             if task is None or record is None or task.state != "processing" or record.attempt != attempt:
                 del self.begun[key]
-            elif not is_leaving(task.processing_on):
+            else:
                 running.setdefault(task.prefix.name, []).append(now - begun)
         for ws in self.scheduler.workers.values():
-            if is_leaving(ws):
-                continue
             age = max(time.time() - ws.last_seen, 0.0)
             for task, elapsed in ws.executing.items():
                 if task.processing_on is ws and task.key not in self.begun:
@@ -354,14 +339,14 @@ def unsorted(needs):
     return set(missing)
 
 
-def is_leaving(ws):
-    return ws.status == Status.closing_gracefully
-
-
-def load_of(ws):
+def load_of(ws, begun):
     # None of them may go, although it may look idle.
     pinned = ws.status != Status.running or bool(ws.long_running) or bool(ws.actors)
+    tasks = len(ws.processing)
+    if ws.status == Status.closing_gracefully:
+        # What it has not begun it never will: others do that.
+        tasks = sum(1 for task in ws.processing if task in ws.executing or task in ws.long_running or task.key in begun)
     return {
-        "name": str(ws.name), "slots": ws.nthreads, "processing": len(ws.processing), "bytes": int(ws.nbytes),
+        "name": str(ws.name), "slots": ws.nthreads, "processing": tasks, "bytes": int(ws.nbytes),
         "memory_limit": int(ws.memory_limit or 0), "pinned": pinned,
     }

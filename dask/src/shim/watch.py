@@ -1,8 +1,10 @@
 # ---- The scheduler's workers, for those who keep them.
 
 
-# Seconds between two looks at workers that are to go, and until each is looked at in any case.
+# Seconds between two looks at workers that are to go.
 EMPTYING = 0.1
+# Seconds after which a worker is sure to have heard that it is to go.
+TOLD = 0.5
 
 
 def joined(state):
@@ -52,11 +54,32 @@ class Watch:
 
 
 async def emptied(core, workers, wait):
-    """How many tasks each of the workers has, those that are gone left out: told as soon as one has none or is gone, or after `wait` seconds."""
+    """How many tasks each of the workers has, those that are gone left out: told as soon as one has none, is gone or will not get rid of them
+    (-1), or after `wait` seconds."""
+    begun = time.time()
     deadline = time.monotonic() + min(wait, 60)
     while True:
         here = {a: core.scheduler.workers[a] for a in workers if a in core.scheduler.workers}
-        tasks, left = {a: len(ws.processing) for a, ws in here.items()}, deadline - time.monotonic()
-        if len(tasks) < len(workers) or not all(tasks.values()) or left <= 0:
+        tasks = {a: -1 if is_stuck(core.scheduler, ws, begun) else len(ws.processing) for a, ws in here.items()}
+        left = deadline - time.monotonic()
+        if len(tasks) < len(workers) or min(tasks.values(), default=0) <= 0 or left <= 0:
             return tasks
         await asyncio.sleep(min(EMPTYING, left))
+
+
+def is_stuck(scheduler, ws, since):
+    """A worker that is to go begins nothing any more. What it has not begun is given to others; whether there are tasks that no other may
+    take. Known when it has told, a while `since` it was to go, what it runs."""
+    if ws.status != Status.closing_gracefully or ws.last_seen < since + TOLD:
+        return False
+    stealing = getattr(scheduler, "extensions", {}).get("stealing")
+    for task in list(ws.processing):
+        if task in ws.executing or task in ws.long_running:
+            continue
+        valid = scheduler.valid_workers(task)
+        others = [other for other in (scheduler.running if valid is None else valid) if other.status == Status.running]
+        if stealing is None or not others:
+            return True
+        # The worker is asked first, and keeps what it has begun after all. Nothing is done where it was asked already.
+        stealing.move_task_request(task, ws, min(others, key=lambda other: len(other.processing) / max(other.nthreads, 1)))
+    return False

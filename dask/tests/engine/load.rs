@@ -4,12 +4,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use remuda_core::{
     adaptive::{Group, Load, Prefix},
-    engine::{Drain, Engine, Observation},
+    engine::{Drain, Engine, Observation, Session},
     task::{Annotations, Key, TaskSpec, TaskState},
     value::decode,
 };
 use remuda_dask::{DaskOptions, shim};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 use crate::{
     alone,
@@ -274,22 +277,45 @@ async fn names_without_number_are_counted_together() {
     bench.end().await;
 }
 
+/// Runs tasks on `a`, more than it has threads, and takes it out of work.
+async fn crowded(bench: &mut Bench, only_a: bool) -> (Arc<dyn Session>, JoinHandle<Drain>) {
+    let session = bench.session().await;
+    let workers = if only_a { vec!["a".into()] } else { vec![] };
+    let annotations = Arc::new(Annotations { workers, ..Annotations::default() });
+    let nap = |key| TaskSpec { annotations: annotations.clone(), ..bench::with(key, "time:sleep", &3.0) };
+    // So few that Dask gives them to the worker at once.
+    session.submit((0..4).map(nap).collect());
+    let runs = |observed: &Observation| observed.load.prefixes.iter().any(|prefix| prefix.running.len() == 2);
+    load_where(bench.engine(), "it runs", |observed| runs(observed) && observed.load.processing() == 4).await;
+    let engine = bench.engine().clone();
+    let drain = tokio::spawn(async move { timeout(PATIENCE, engine.drain(&["a".to_owned()], PATIENCE)).await.unwrap().unwrap()["a"] });
+    let is_leaving = |observed: &Observation| observed.workers.iter().any(|worker| worker.name == "a" && worker.pinned);
+    let left = load_where(bench.engine(), "a leaves", is_leaving).await;
+    let a = left.workers.iter().find(|worker| worker.name == "a").unwrap();
+    assert_eq!(a.processing, 2, "what it has not begun is for others: {left:?}");
+    (session, drain)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_runs_on_a_worker_that_leaves_asks_for_no_other() {
-    let Some(mut bench) = Bench::start("what_runs_on_a_worker_that_leaves_asks_for_no_other", &["a"]).await else { return };
-    let (engine, session) = (bench.engine().clone(), bench.session().await);
-    session.submit(vec![bench::with(0, "time:sleep", &2.0), bench::with_inputs(1, "builtins:print", &[0])]);
-    let before = load_where(&engine, "it runs", |observed| observed.load.prefixes.iter().any(|prefix| !prefix.running.is_empty())).await;
-    let asked = before.load.groups.iter().find(|group| group.processing == 1).expect("it counts").id;
-    let drain = tokio::spawn(async move { engine.drain(&["a".to_owned()], PATIENCE).await });
-    let left = load_where(bench.engine(), "a leaves", |observed| observed.workers[0].pinned).await;
-    assert!(left.load.prefixes.iter().all(|prefix| prefix.running.is_empty()) && left.load.processing() == 0, "{left:?}");
-    let group = left.load.groups.iter().find(|group| group.id == asked);
-    assert!(group.is_some_and(|group| group.unfinished() == 0 && group.done == 1), "{left:?}");
-    // What comes behind it does.
-    assert_eq!(unfinished(&left.load), 1, "{left:?}");
-    assert_eq!(timeout(PATIENCE, drain).await.unwrap().unwrap().unwrap()["a"], Drain::Refused, "its result has nowhere to go");
-    timeout(PATIENCE, session.gather(&[Key(1)])).await.expect("it works on").unwrap();
+async fn what_a_worker_that_leaves_has_not_begun_is_done_by_others() {
+    let Some(mut bench) = Bench::start("what_a_worker_that_leaves_has_not_begun_is_done_by_others", &["a"]).await else { return };
+    let (session, drain) = crowded(&mut bench, false).await;
+    bench.add_worker("b").await;
+    assert_eq!(drain.await.unwrap(), Drain::Done);
+    bench.kill_worker("a").await;
+    let keys: Vec<Key> = (0..4).map(Key).collect();
+    timeout(PATIENCE, session.gather(&keys)).await.expect("they end").unwrap();
+    bench.end_session(session).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_has_what_no_other_may_do_stays() {
+    let Some(mut bench) = Bench::start("a_worker_that_has_what_no_other_may_do_stays", &["a", "b"]).await else { return };
+    let (session, drain) = crowded(&mut bench, true).await;
+    assert_eq!(drain.await.unwrap(), Drain::Refused);
+    let keys: Vec<Key> = (0..4).map(Key).collect();
+    timeout(PATIENCE, session.gather(&keys)).await.expect("it works on").unwrap();
     bench.end_session(session).await;
     bench.end().await;
 }
