@@ -1,31 +1,23 @@
 //! The death of the driver, with a real driver: this binary, started again.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)] // tests, and the functions they call
 
+mod killed_driver;
 mod support;
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::time::Duration;
 
+use killed_driver::{Driver, ended, handle, is_driver};
 use remuda_core::{
     host::TaskDef,
     task::{Job, TaskScope},
 };
 use remuda_local::{LocalConfig, MemoryLimit};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, pidfd_open},
-};
 use serde_json::json;
 use support::{Stage, args, command, descendants, python, rust};
 
 fn text(text: &str) -> remuda_core::value::Template {
     remuda_core::value::Template::value(text).unwrap()
 }
-
-const AS_DRIVER: &str = "REMUDA_TEST_DRIVER";
 
 #[test]
 fn host_entry() {
@@ -41,7 +33,7 @@ inventory::submit! { TaskDef { name: "sleeps", signature: "test", call: sleeps }
 /// Not a test: the driver that is going to be killed.
 #[tokio::test]
 async fn driver_entry() {
-    if std::env::var_os(AS_DRIVER).is_none() {
+    if !is_driver() {
         return;
     }
     let mut stage = Stage::new(LocalConfig {
@@ -77,37 +69,12 @@ async fn driver_entry() {
     std::future::pending().await
 }
 
-/// With `kill -9`, also when the test fails.
-struct Killed(std::process::Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
 #[test]
 fn nothing_outlives_a_killed_driver() {
-    let mut driver = Killed(
-        Command::new(std::env::current_exe().unwrap())
-            .args(["driver_entry", "--exact", "--nocapture"])
-            .env(AS_DRIVER, "1")
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap(),
-    );
-    let lines = BufReader::new(driver.0.stderr.take().unwrap()).lines();
-    let line = lines.map_while(Result::ok).find(|line| line.starts_with("children ")).expect("the driver tells its children");
-    let pids: Vec<Pid> = line.split(' ').skip(1).map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect();
-    assert!(pids.len() == 8, "{line}");
-    let handles: Vec<_> = pids.iter().map(|pid| pidfd_open(*pid, PidfdFlags::empty()).unwrap()).collect();
+    let mut driver = Driver::start("driver_entry", |_| {});
+    let pids = driver.children();
+    assert!(pids.len() == 8, "{pids:?}");
+    let handles: Vec<_> = pids.iter().map(|pid| handle(*pid)).collect();
     drop(driver);
-    for (pid, handle) in pids.iter().zip(handles) {
-        let mut fds = [PollFd::new(&handle, PollFlags::IN)];
-        // Generous for a loaded machine; without an end it would be an hour.
-        let ended = poll(&mut fds, Some(&Timespec { tv_sec: 10, tv_nsec: 0 })).unwrap();
-        assert_eq!(ended, 1, "process {pid:?} outlives its driver");
-    }
+    pids.iter().zip(&handles).for_each(|(pid, handle)| ended(*pid, handle));
 }

@@ -25,6 +25,21 @@ pub struct Identity {
     pub workers: BTreeMap<String, WorkerIdentity>,
 }
 
+impl Identity {
+    /// That it is a scheduler who answers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConfigInvalid`] where it is a worker.
+    pub fn of_scheduler(self) -> Result<Self> {
+        if self.kind == "Scheduler" { Ok(self) } else { Err(no_scheduler()) }
+    }
+}
+
+pub(crate) fn no_scheduler() -> Error {
+    Error::new(ErrorKind::ConfigInvalid, "a worker answers there, not a scheduler")
+        .with_hint("write the address of its scheduler, which `dask scheduler` prints at its start")
+}
+
 /// A worker, as its scheduler knows it.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq)]

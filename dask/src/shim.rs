@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Rpc,
+    identity::no_scheduler,
     protocol::{
         Value,
         value::{get, text},
@@ -139,9 +140,7 @@ pub async fn install(rpc: &mut Rpc) -> Result<Hello> {
         Err(error) if error.kind() == ErrorKind::Unsupported => {}
         answered => return answered,
     }
-    if rpc.identity().await?.kind != SCHEDULER {
-        return Err(no_scheduler());
-    }
+    rpc.identity().await?.of_scheduler()?;
     let version = rpc.versions().await?.distributed;
     let name = plugin_name();
     let plugin = |class| Value::from(pickle::plugin(BOOT, &SOURCE, hash(), env!("CARGO_PKG_VERSION"), class));
@@ -192,14 +191,6 @@ async fn hello(rpc: &mut Rpc) -> Result<Hello> {
         dashboard: get(body, "dashboard").and_then(text).map(str::to_owned),
         environments: get(body, "environments").and_then(Value::as_array).into_iter().flatten().filter_map(Environment::read).collect(),
     })
-}
-
-/// As schedulers say of themselves.
-const SCHEDULER: &str = "Scheduler";
-
-fn no_scheduler() -> Error {
-    Error::new(ErrorKind::ConfigInvalid, "a worker answers there, not a scheduler")
-        .with_hint("write the address of its scheduler, which `dask scheduler` prints at its start")
 }
 
 /// `register_worker_plugin` of 2023.9 and older does not know the argument, 2026.8 does not do without.

@@ -1,7 +1,11 @@
 //! Tasks that submit tasks from a worker process.
 #![allow(clippy::unwrap_used)]
 
-use remuda::{TaskContext, TaskError, TaskFailed, TaskRunner, TaskState, command, local::LocalConfig, python};
+mod tasks_of_tasks;
+
+use remuda::{TaskContext, TaskError, TaskFailed, TaskRunner, TaskState, command, local::LocalConfig};
+
+use self::tasks_of_tasks::{all_kinds, fibonacci};
 
 fn processes(workers: u32) -> TaskRunner {
     let config = LocalConfig { n_workers: Some(workers), threads_per_worker: Some(1), ..Default::default() };
@@ -16,16 +20,6 @@ fn inc(x: i64) -> i64 {
 #[remuda::task]
 fn pid() -> u32 {
     std::process::id()
-}
-
-#[remuda::task]
-fn fibonacci(cx: &TaskContext, n: u64) -> anyhow::Result<u64> {
-    if n < 2 {
-        return Ok(n);
-    }
-    let flow = cx.flow()?;
-    let (a, b) = (flow.submit(fibonacci(n - 1)), flow.submit(fibonacci(n - 2)));
-    Ok(*a.wait()? + *b.wait()?)
 }
 
 #[remuda::task]
@@ -47,14 +41,6 @@ async fn tasks_submit_tasks_and_wait_for_them_on_one_slot() {
         })
         .await
         .unwrap();
-}
-
-#[remuda::task]
-async fn all_kinds(cx: &TaskContext) -> anyhow::Result<String> {
-    let flow = cx.flow()?;
-    let split = flow.submit(python("os.path:split").arg("/a/b").call::<(String, String)>());
-    let text = flow.submit(command(["echo", "-n"]).arg(&split).call());
-    Ok(format!("{:?} {}", split.await?, text.await?))
 }
 
 #[remuda::test]

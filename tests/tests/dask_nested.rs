@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like a test")]
 
 mod dask_tasks;
+#[path = "../../runner/tests/tasks_of_tasks/mod.rs"]
+mod tasks_of_tasks;
 
 use std::sync::Arc;
 
@@ -9,7 +11,10 @@ use remuda::{ClusterOptions, TaskContext, TaskRunner, command, python};
 use remuda_dask::DaskConnect;
 use remuda_tests::dask::{Dask, PATIENCE, Site, available};
 
-use self::dask_tasks::{MODULE, inc, many};
+use self::{
+    dask_tasks::{MODULE, inc, many},
+    tasks_of_tasks::{all_kinds, fibonacci},
+};
 
 /// A cluster of one slot, or `None` where there is no Dask.
 async fn one_slot(test: &str) -> Option<(Dask, TaskRunner)> {
@@ -20,24 +25,6 @@ async fn one_slot(test: &str) -> Option<(Dask, TaskRunner)> {
     let options = ClusterOptions { connect: Arc::new(DaskConnect::default()), ..ClusterOptions::default() };
     let runner = TaskRunner::builder().address(&*dask.address).options(options).build().unwrap();
     Some((dask, runner))
-}
-
-#[remuda::task]
-fn fibonacci(cx: &TaskContext, n: u64) -> anyhow::Result<u64> {
-    if n < 2 {
-        return Ok(n);
-    }
-    let flow = cx.flow()?;
-    let (a, b) = (flow.submit(fibonacci(n - 1)), flow.submit(fibonacci(n - 2)));
-    Ok(*a.wait()? + *b.wait()?)
-}
-
-#[remuda::task]
-async fn all_kinds(cx: &TaskContext) -> anyhow::Result<String> {
-    let flow = cx.flow()?;
-    let split = flow.submit(python("os.path:split").arg("/a/b").call::<(String, String)>());
-    let text = flow.submit(command(["echo", "-n"]).arg(&split).call());
-    Ok(format!("{:?} {}", split.await?, text.await?))
 }
 
 #[remuda::task]

@@ -18,11 +18,8 @@ pub(super) type Worker = (String, WorkerIdentity);
 /// # Errors
 /// When it is no scheduler.
 pub(super) async fn look(rpc: &mut Rpc) -> Result<(Identity, Vec<Worker>)> {
-    let identity = rpc.identity().await?;
-    if identity.kind != "Scheduler" {
-        let error = Error::new(ErrorKind::Unsupported, format!("a {} answers there, not a scheduler", identity.kind.to_lowercase()));
-        return Err(error.with_context("address", rpc.comm().address()).with_hint("give the scheduler's address"));
-    }
+    let address = rpc.comm().address().clone();
+    let identity = rpc.identity().await?.of_scheduler().map_err(|error| error.with_context("address", address))?;
     let mut workers: Vec<_> = identity.workers.clone().into_iter().collect();
     workers.sort_by_cached_key(|(_, worker)| (worker.name.parse::<u64>().unwrap_or(u64::MAX), worker.name.clone()));
     Ok((identity, workers))

@@ -1,13 +1,14 @@
 //! What a driver leaves behind that is killed.
 
-use super::*;
-
-const AS_DRIVER: &str = "REMUDA_TEST_DRIVER";
+use super::{
+    killed_driver::{Driver, is_driver},
+    *,
+};
 
 /// Not a test: the driver that is going to be killed.
 #[tokio::test]
 async fn driver_entry() {
-    if std::env::var_os(AS_DRIVER).is_none() {
+    if !is_driver() {
         return;
     }
     let directory = TempDir::new().unwrap();
@@ -40,16 +41,6 @@ async fn driver_entry() {
     std::future::pending().await
 }
 
-/// With `kill -9`, also when the test fails.
-struct Killed(std::process::Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
 #[test]
 fn nothing_outlives_a_killed_driver() {
     let _alone = ALONE.blocking_lock();
@@ -61,27 +52,11 @@ fn nothing_outlives_a_killed_driver() {
 
 fn nothing_outlives(by: Signal) {
     let temporary = TempDir::new().unwrap();
-    let mut driver = Killed(
-        Command::new(std::env::current_exe().unwrap())
-            .args(["killed::driver_entry", "--exact", "--nocapture"])
-            .env(AS_DRIVER, "1")
-            .env("TMPDIR", temporary.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap(),
-    );
-    let mut lines = BufReader::new(driver.0.stderr.take().unwrap()).lines().map_while(Result::ok);
-    let mut line = |word: &str| {
-        let line = lines.find(|line| line.starts_with(word)).unwrap_or_else(|| panic!("the driver tells its {word}"));
-        line.split(' ').skip(1).map(str::to_owned).collect::<Vec<_>>()
-    };
-    let pids: Vec<u32> = line("children ").iter().map(|pid| pid.parse().unwrap()).collect();
-    let directories = line("directories ");
+    let mut driver = Driver::start("killed::driver_entry", |command| _ = command.env("TMPDIR", temporary.path()));
+    let (pids, directories) = (driver.children(), driver.told("directories "));
     assert_eq!((pids.len(), directories.len()), (4, 1));
     let handles: Vec<_> = pids.iter().map(|pid| handle(*pid)).collect();
-    signal(driver.0.id(), by);
-    driver.0.wait().unwrap();
+    driver.end(|pid| signal(pid, by));
     pids.iter().zip(&handles).for_each(|(pid, handle)| ended(*pid, handle));
     assert!(!Path::new(&directories[0]).exists(), "the scheduler removes the directory before it ends");
 }

@@ -49,17 +49,6 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
 }
 
-/// Waits for the end of a process that need not be our child.
-pub(crate) fn ended(pid: u32, handle: &std::os::fd::OwnedFd) {
-    let mut fds = [PollFd::new(handle, PollFlags::IN)];
-    let count = poll(&mut fds, Some(&Timespec { tv_sec: 30, tv_nsec: 0 })).unwrap();
-    assert_eq!(count, 1, "process {pid} does not end");
-}
-
-pub(crate) fn handle(pid: u32) -> std::os::fd::OwnedFd {
-    pidfd_open(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), PidfdFlags::empty()).unwrap()
-}
-
 /// The directory of the cluster whose processes these are.
 pub(crate) fn own_directory(pids: &[u32]) -> String {
     let lines = pids.iter().filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok());

@@ -5,14 +5,14 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod killed;
+#[path = "../killed_driver/mod.rs"]
+mod killed_driver;
 mod machine;
 mod stage;
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -27,15 +27,13 @@ use remuda_core::{
 };
 use remuda_dask::{Address, ConnectOptions, Rpc};
 use remuda_local::{DaskCluster, DaskConfig, MemoryLimit};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
-};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::timeout};
 
 use self::{
-    machine::{alive, descendants, ended, find, handle, left_behind, left_directories, own_directory, signal},
+    killed_driver::{ended, handle},
+    machine::{alive, descendants, find, left_behind, left_directories, own_directory, signal},
     stage::{Stage, way},
 };
 

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod ends;
+#[path = "../tasks_of_tasks/mod.rs"]
+mod tasks_of_tasks;
 
 use std::{
     io,
@@ -17,6 +19,8 @@ use remuda::{
     Annotate, Arg, Error, ErrorKind, RunError, Scope, TaskContext, TaskError, TaskRunner, TaskState, allow_failure, local::LocalConfig,
     unmapped,
 };
+
+use self::tasks_of_tasks::fibonacci;
 
 #[remuda::task]
 fn add(a: i64, b: i64) -> i64 {
@@ -139,16 +143,6 @@ async fn as_completed_gives_the_order_of_ends_and_wait_tells_who_is_not_there() 
         })
         .await
         .unwrap();
-}
-
-#[remuda::task]
-fn fibonacci(cx: &TaskContext, n: u64) -> anyhow::Result<u64> {
-    if n < 2 {
-        return Ok(n);
-    }
-    let flow = cx.flow()?;
-    let (a, b) = (flow.submit(fibonacci(n - 1)), flow.submit(fibonacci(n - 2)));
-    Ok(*a.wait()? + *b.wait()?)
 }
 
 #[remuda::task]
