@@ -8,7 +8,7 @@ use remuda_core::{
     kwargs::Kwargs,
     security::Security,
 };
-use remuda_dask::security::SecurityConfig;
+use remuda_dask::{DaskOptions, security::SecurityConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
@@ -32,7 +32,7 @@ pub struct ClientConfig {
     pub name: Option<String>,
     /// How long connecting may take: seconds, or a text like "10s". Default: 10 s.
     pub timeout: Option<Seconds>,
-    /// Time between two signs of life: seconds, or a text like "5s". Default: a quarter of `lease`; never more than half of it.
+    /// Time between two signs of life: seconds, or a text like "5s". At most half of `lease`; default: a quarter of it.
     pub heartbeat_interval: Option<Seconds>,
     /// Whether results are fetched from the workers themselves. False: through the scheduler, where only that can be reached.
     /// Default: from the workers, and through the scheduler from those that cannot be reached.
@@ -104,9 +104,20 @@ impl ClientConfig {
     /// Checks kwargs, all at once.
     ///
     /// # Errors
-    /// [`remuda_core::error::ErrorKind::ConfigInvalid`]: unknown keys, wrong types, keys that a run cannot take.
+    /// [`remuda_core::error::ErrorKind::ConfigInvalid`]: unknown keys, wrong types, keys that a run cannot take, a `heartbeat_interval` that does not
+    /// fit into `lease`.
     pub fn parse(kwargs: Kwargs) -> Result<Self> {
-        kwargs.parse()
+        let client = kwargs.parse::<Self>()?;
+        let lease = client.lease.map_or(DaskOptions::default().lease, |lease| lease.0);
+        match client.heartbeat_interval {
+            Some(Seconds(beat)) if beat.is_zero() || beat > lease / 2 => {
+                let why = if beat.is_zero() { "no time" } else { "longer than half of `lease`: one late sign of life would end the run" };
+                let text = format!("{why}; expected at most {:?}, found {beat:?}", lease / 2);
+                let hint = "leave it out for a quarter of `lease`, or raise `lease`";
+                Err(Error::invalid(vec![Mistake::new("heartbeat_interval", text).with_hint(hint)]))
+            }
+            _ => Ok(client),
+        }
     }
 
     /// The certificates, read and looked at.

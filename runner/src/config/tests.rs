@@ -88,6 +88,20 @@ fn every_keyword_of_dask_s_client_is_taken_or_refused_with_a_sentence() {
 }
 
 #[test]
+fn signs_of_life_come_twice_in_a_lease() {
+    let of = |client: serde_json::Value| resolve(vec![Layer::new().with("address", "tcp://h:1").with("client_kwargs", client)]);
+    for (client, most) in [
+        (json!({"heartbeat_interval": "20s"}), "15s"),
+        (json!({"heartbeat_interval": 3, "lease": 5}), "2.5s"),
+        (json!({"heartbeat_interval": 0}), "0ns"),
+    ] {
+        let error = of(client).unwrap_err().to_string();
+        assert!(error.contains("client_kwargs.heartbeat_interval") && error.contains(most), "{error}");
+    }
+    assert!(of(json!({"heartbeat_interval": 3, "lease": 6})).is_ok());
+}
+
+#[test]
 fn secrets_of_the_client_are_not_shown() {
     let security =
         json!({"tls_ca_file": "-----BEGIN CERTIFICATE-----\nMII", "tls_cert": "c.pem", "tls_key": "-----BEGIN PRIVATE KEY-----\nMII"});
