@@ -2,6 +2,8 @@
 
 # Seconds after the last worker came, and of waiting, after which a task that none of them fits is given up.
 LATE = 60
+# Seconds for which a worker has been paused until that is told: some are for a moment. By then it has told what it runs.
+PAUSED = 1
 # How a keeper names its workers: the place, and how many have had it before. No name comes twice.
 KEPT = re.compile(r"(0|[1-9][0-9]*)-(0|[1-9][0-9]*)")
 
@@ -97,3 +99,53 @@ def may_come(core, name):
     # One that was there may be started again under the same name.
     hosts = (address.split("://")[-1].rsplit(":", 1)[0] for address in core.renamed)
     return name in core.renamed or name in core.renamed.values() or name in hosts
+
+
+class Pauses:
+    """Workers that take up no tasks, for want of memory mostly: what they were sent waits on them, and what is queued waits for them."""
+
+    def __init__(self, core):
+        # By address: since when, and the tasks that were told of it.
+        self.core, self.paused = core, {}
+        self.due, self.queued = 0, False
+
+    def look(self, now):
+        scheduler = self.core.scheduler
+        if now < self.due or (len(scheduler.running) == len(scheduler.workers) and not self.paused):
+            return
+        self.due = now + PAUSED / 2
+        for address in list(self.paused):
+            state = scheduler.workers.get(address)
+            if state is None or state.status != Status.paused:
+                self.over(address)
+        waits = {}
+        for address, state in scheduler.workers.items():
+            if state.status == Status.paused:
+                since, told = self.paused.setdefault(address, (now, set()))
+                heard = now - max(time.time() - state.last_seen, 0)
+                if now - since >= PAUSED and heard - since >= PAUSED / 2:
+                    reason = "worker %s has paused, as its memory is nearly full, and takes up no task" % state.name
+                    waits.update({task.key: reason for task in self.waiting(state, told)})
+                    told.update(task.key for task in state.processing)
+        if not scheduler.running and self.paused and not self.queued and all(now - since >= PAUSED for since, _ in self.paused.values()):
+            self.queued = True
+            waits.update({task.key: None for task in getattr(scheduler, "queued", ())})
+        elif scheduler.running:
+            self.queued = False
+        for key, reason in waits.items():
+            record = self.core.records.get(key)
+            if record is not None and record.told is None:
+                record.told, record.since = reason or hindrance(self.core, key), time.monotonic()
+                record.session.tell(["pending", record.number, record.told])
+
+    def waiting(self, state, told):
+        return [task for task in state.processing
+                if task.key not in told and task not in state.executing and task not in state.long_running]
+
+    def over(self, address):
+        _, told = self.paused.pop(address)
+        for key in told:
+            record, task = self.core.records.get(key), self.core.scheduler.tasks.get(key)
+            if record is not None and record.told is not None and task is not None and task.state == "processing":
+                record.told = record.since = None
+                record.session.tell(["pending", record.number, None])

@@ -30,7 +30,7 @@ class Core:
         self.retelling = False
         # When a worker came last, and when tasks that none fits are looked at again.
         self.joined, self.review_at = time.monotonic(), None
-        self.stuck = {}
+        self.stuck, self.pauses = {}, Pauses(self)
         for name in ("hello", "stream", "watch", "fetch", "prepare", "load", "emptied", "resume"):
             scheduler.handlers[OP + name] = getattr(self, name)
         scheduler.stream_handlers[OP + "note"] = self.note
@@ -427,6 +427,7 @@ class Core:
                         await session.end()
                         if comm is not None:
                             comm.abort()
+                self.pauses.look(now)
                 if self.review_at is not None and now >= self.review_at:
                     self.review_at = None
                     self.retell()

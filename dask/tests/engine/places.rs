@@ -9,7 +9,7 @@ use tokio::time::{Duration, sleep, timeout};
 use crate::{
     alone,
     bench::{self, Bench},
-    real::PATIENCE,
+    real::{PATIENCE, Running},
 };
 
 /// How many tasks are with a worker, begun or not.
@@ -18,6 +18,90 @@ async fn processing(address: &str) -> u64 {
     let states = rpc.call("get_task_prefix_states", []).await.unwrap();
     let prefixes = states.body().as_map().unwrap();
     prefixes.iter().filter_map(|(_, states)| get(states, "processing")?.as_u64()).sum()
+}
+
+/// Has the worker pause as if its memory were full, or go on.
+const PAUSE: &str = "
+import sys
+from distributed import Client
+from distributed.core import Status
+def turn(dask_worker, status):
+    # Else it sees that there is room.
+    dask_worker.memory_manager.memory_pause_fraction = False
+    dask_worker.status = status
+with Client(sys.argv[1]) as client:
+    client.run(turn, status=Status[sys.argv[2]])
+sys.stderr.write('turned\\n')
+";
+
+async fn turn(bench: &Bench, status: &str) {
+    Running::python(PAUSE, &[&bench.address(), status], "turned").await.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_on_a_worker_that_has_paused_says_so() {
+    let Some(mut bench) = Bench::start("what_waits_on_a_worker_that_has_paused_says_so", &["a"]).await else { return };
+    let session = bench.session().await;
+    let mut events = session.events();
+    let gate = tempfile::NamedTempFile::new().unwrap();
+    let code = format!("import os, time\nwhile os.path.exists({:?}): time.sleep(0.01)", gate.path());
+    // Two run on it, the others were sent to it as well.
+    session.submit((0..4).map(|key| bench::with(key, "builtins:exec", &code)).collect());
+    let given = async {
+        while processing(&bench.address()).await < 4 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, given).await.expect("the worker has all of them");
+    turn(&bench, "paused").await;
+    let (mut begun, mut told) = (BTreeSet::new(), BTreeSet::new());
+    let paused = async {
+        while told.len() < 2 {
+            let event = events.recv().await.expect("the events go on");
+            match event.state {
+                TaskState::Running { .. } => _ = begun.insert(event.key),
+                TaskState::Pending { reason: Some(reason) } => {
+                    assert!(reason.contains("worker a has paused"), "{reason}");
+                    told.insert(event.key);
+                }
+                _ => {}
+            }
+        }
+    };
+    timeout(PATIENCE, paused).await.expect("it is told why they wait");
+    assert!(begun.len() == 2 && begun.is_disjoint(&told), "{begun:?} run, and {told:?} wait");
+    turn(&bench, "running").await;
+    let resumed = async {
+        while !told.is_empty() {
+            let event = events.recv().await.expect("the events go on");
+            match event.state {
+                TaskState::Pending { reason: None } => _ = told.remove(&event.key),
+                TaskState::Pending { reason } => panic!("{reason:?}"),
+                _ => {}
+            }
+        }
+    };
+    timeout(PATIENCE, resumed).await.expect("it is told that they wait for nothing but their turn");
+    drop(gate);
+    let keys: Vec<Key> = (0..4).map(Key).collect();
+    timeout(PATIENCE, session.gather(&keys)).await.expect("they end").unwrap();
+    // What is queued, and nobody takes.
+    turn(&bench, "paused").await;
+    session.submit(vec![bench::with(4, "builtins:int", &1)]);
+    let queued = async {
+        loop {
+            let event = events.recv().await.expect("the events go on");
+            if let (Key(4), TaskState::Pending { reason: Some(reason) }) = (event.key, event.state) {
+                return reason;
+            }
+        }
+    };
+    let reason = timeout(PATIENCE, queued).await.expect("it is told why it waits");
+    assert!(reason.contains("paused"), "{reason}");
+    turn(&bench, "running").await;
+    timeout(PATIENCE, session.gather(&[Key(4)])).await.expect("it ends").unwrap();
+    bench.end_session(session).await;
+    bench.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
