@@ -1,6 +1,7 @@
 # ---- Functions by name. A worker outlives runs: the modules in a run's own directories are looked at again for each run, so that what was
 # edited in between is what runs, and a namesake from another run's directory is not taken for them. What was found stays so for its run.
 # What lies in another run's directory only is not there: that it once ran on this worker is chance.
+import builtins
 
 FUNCTIONS = {}
 DIRECTORIES = set()
@@ -58,15 +59,26 @@ class Own:
 
     def __init__(self, paths):
         self.hidden = INSERTED.difference(map(os.path.realpath, present(paths)))
+        self.importing = builtins.__import__
 
     def __enter__(self):
         LOOKING.hidden = self.hidden
-        if self.hidden and FINDER not in sys.meta_path:
-            sys.meta_path.insert(0, FINDER)
+        if self.hidden:
+            if FINDER not in sys.meta_path:
+                sys.meta_path.insert(0, FINDER)
+            # No finder is asked for what is loaded already. It stays where it is: those who have it may need it meanwhile.
+            builtins.__import__ = self.guarded
         return self
 
     def __exit__(self, *_):
         LOOKING.hidden = None
+        if builtins.__import__ == self.guarded:
+            builtins.__import__ = self.importing
+
+    def guarded(self, name, globals=None, locals=None, fromlist=(), level=0):
+        if level == 0 and getattr(LOOKING, "hidden", None) and self.lacks(name):
+            raise ModuleNotFoundError("No module named %r" % name, name=name)
+        return self.importing(name, globals, locals, fromlist, level)
 
     def lacks(self, name):
         """Whether a module is loaded for another run, and not there for this one. It makes room for one that is."""

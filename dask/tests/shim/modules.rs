@@ -64,10 +64,13 @@ async fn what_lies_in_another_runs_directory_only_is_not_there() {
     assert_eq!(answer["alpha"]["missing"], json!(["edited", "unused"]));
     let mut stream = cluster.stream(OTHER, 60.0).await;
     write(&cluster, "two", "imports", "def say():\n    return 1\nimport unused\n");
-    let defs = [(1, "edited:say"), (2, "imports:say"), (3, "os:getpid")]
+    // Loaded for the first run, and imported by a module of the second.
+    write(&cluster, "two", "inside", "import json\nimport helper\n\ndef say():\n    return helper.WORD\n");
+    let defs = [(1, "edited:say"), (2, "imports:say"), (3, "os:getpid"), (4, "inside:say")]
         .map(|(id, target)| (id, cluster.python(target, json!({"path": [cluster.path("two")]}))));
-    stream.submit(&defs, (1..=3).map(|key| (key, key, plain([]), vec![])).collect()).await;
-    for (key, says) in [(1, "there is no Python module `edited`"), (2, "No module named 'unused'")] {
+    stream.submit(&defs, (1..=4).map(|key| (key, key, plain([]), vec![])).collect()).await;
+    let says = [(1, "there is no Python module `edited`"), (2, "No module named 'unused'"), (4, "No module named 'helper'")];
+    for (key, says) in says {
         let failed = stream.until("failed", key).await;
         assert!(failed[4]["message"].as_str().unwrap().contains(says), "{failed}");
     }
