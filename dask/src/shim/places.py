@@ -110,10 +110,18 @@ class Pauses:
         self.due, self.queued = 0, False
 
     def look(self, now):
+        """Leases are looked at behind it, whatever happens here."""
+        if now >= self.due:
+            self.due = now + PAUSED / 2
+            try:
+                self.tell(now)
+            except Exception:
+                complain("what waits on paused workers was not told")
+
+    def tell(self, now):
         scheduler = self.core.scheduler
-        if now < self.due or (len(scheduler.running) == len(scheduler.workers) and not self.paused):
+        if len(scheduler.running) == len(scheduler.workers) and not self.paused:
             return
-        self.due = now + PAUSED / 2
         for address in list(self.paused):
             state = scheduler.workers.get(address)
             if state is None or state.status != Status.paused:

@@ -142,6 +142,7 @@ async def an_owner_of_one_version_is_the_owner_for_all():
 
     scheduler.close, scheduler.update_graph = close, lambda client, graph_header: None
     scheduler.workers, scheduler.handlers, scheduler.stream_handlers, scheduler.task_prefixes = {}, {}, {}, {}
+    scheduler.running = set()
     owner, guest = Comm(), Comm()
     older = shim.Core(scheduler)
     owning = asyncio.ensure_future(older.watch(owner, owner=True, lease=60))
