@@ -56,6 +56,7 @@ class Scheduler:
 
     def __init__(self):
         self.tasks, self.clients, self.go, self.times = {}, {}, asyncio.Event(), {}
+        self.workers, self.running = {}, set()
 
     async def submit(self, client, groups, priorities, parent=None):
         await self.go.wait()
