@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like a test")]
 
 mod log;
+mod soak;
 mod yard;
 
 use std::{collections::BTreeSet, time::Duration};

@@ -79,6 +79,8 @@ struct State {
     blind: Option<Blind>,
     looks: u32,
     outlooks: Vec<Outlook>,
+    /// So many calls of `launch` will fail.
+    refusals: u32,
     /// A task of that length comes just when workers are told to go.
     surprise: Option<Duration>,
     /// Workers of these indices cannot be drained.
@@ -206,10 +208,15 @@ impl Yard {
 
     /// One of its workers ends by accident, the one of the lowest index.
     pub(crate) fn kill(&self) {
-        let id = *self.state().workers.keys().next().unwrap();
+        let first = self.state().workers.keys().next().copied();
+        let Some(id) = first else { return };
         self.take_away(&[id], true);
         self.state().tell(&WorkerChange::Left { name: id.to_string(), reason: "killed".into(), busy: false });
         self.assign();
+    }
+
+    pub(crate) fn refuse_launches(&self, calls: u32) {
+        self.state().refusals = calls;
     }
 
     /// They are not there any more, and what they ran is to be run again.
@@ -295,6 +302,12 @@ impl Yard {
 }
 
 impl State {
+    fn refuses(&mut self) -> bool {
+        let refuses = self.refusals > 0;
+        self.refusals = self.refusals.saturating_sub(1);
+        refuses
+    }
+
     fn tell(&mut self, change: &WorkerChange) {
         self.listeners.retain(|listener| listener.send(change.clone()).is_ok());
     }
@@ -383,6 +396,9 @@ impl ClusterManager for Yard {
 
     async fn launch(&self, cx: &Context, workers: &[WorkerId]) -> Result<()> {
         let plan = &self.0.plan;
+        if self.state().refuses() {
+            return Err(Error::new(ErrorKind::Unavailable, "not now"));
+        }
         for id in workers {
             let lost = {
                 let mut state = self.state();
