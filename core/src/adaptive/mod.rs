@@ -25,6 +25,7 @@ mod log;
 mod need;
 mod project;
 mod recurrence;
+mod regret;
 mod retire;
 mod stages;
 mod state;
@@ -153,8 +154,11 @@ impl Adaptive {
         let alone = if view.starting.is_empty() { base.finish() } else { view.project(&[], view.rate).finish() };
         let need = need::need(view, &quiet, alone).max(floor).min(view.current().max(want));
         let raised = if want > view.current() { want } else { 0 };
-        state.needs.push(view.now, need.max(raised), view.keep + 0.5 * self.interval());
+        state.regret.note(view.now, need.max(raised), view.current());
+        let kept = view.keep.max(state.regret.hold(view.now));
+        state.needs.push(view.now, need.max(raised), kept + 0.5 * self.interval());
         if want > view.current() {
+            state.regret.launches(view.now, want, want - view.current(), kept + self.interval());
             return self.grow(state, (view.current(), view.fleet.blocked), want, lost, reason);
         }
         let decision = self.shrink(state, view, Pressure { need, floor, alone }, lost);
@@ -213,7 +217,7 @@ impl Adaptive {
         let Pressure { need, floor, alone } = pressure;
         let current = view.current();
         let memory = floor::memory(view).min(current);
-        let window = need::window(view, alone, state.recurrence.overlapping());
+        let window = need::window(view, alone, state.recurrence.overlapping()).max(state.regret.hold(view.now));
         let needed = state.needs.largest(view.now, window + 0.5 * self.interval()).max(floor).max(memory);
         state.useless.push_back(current.saturating_sub(need.max(memory)).min(view.starting.len() as u32));
         while state.useless.len() > self.config.wait_count as usize {
@@ -230,6 +234,9 @@ impl Adaptive {
         taken.extend(more);
         let since_billed = |id| state.starts.workers.get(&id).and_then(|start| start.billed).map(|at| view.now - at);
         let victims = retire::idle(view, surplus, since_billed);
+        if !victims.is_empty() {
+            state.regret.lets_go(view.now, current);
+        }
         let desired = current - taken.len() as u32 - victims.len() as u32;
         let reason = match (victims.is_empty() && taken.is_empty(), current > self.maximum()) {
             (true, _) => Reason::Asleep,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     fleet::{Backend, Fleet, Phase, Worker},
     recurrence::Recurrence,
+    regret::Regret,
     stream::Stream,
 };
 
@@ -23,6 +24,8 @@ pub struct State {
     pub(super) stream: Stream,
     pub(super) recurrence: Recurrence,
     pub(super) needs: Needs,
+    #[serde(default)]
+    pub(super) regret: Regret,
     /// Requests that were not needed, at each of the last decisions.
     pub(super) useless: VecDeque<u32>,
     /// Decisions in a row at which the scheduler could not keep the workers busy.
