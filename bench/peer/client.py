@@ -5,6 +5,7 @@ one        one no-op task: seconds
 fetch N    N bytes made by a worker and fetched: seconds
 probe 0|1  stops or starts the watch of the scheduler's loop: how long it was blocked at most since then, in seconds of the clock
            and of its processor time
+floor N    N no-op tasks that no client has submitted: seconds
 tasks      how many tasks the scheduler knows
 """
 
@@ -45,6 +46,10 @@ def do_fetch(client, n):
 
 def do_probe(client, on):
     return client.sync(client.scheduler.bench_probe, on=on)
+
+
+def do_floor(client, n):
+    return (client.sync(client.scheduler.bench_floor, n=n),)
 
 
 def do_tasks(client):

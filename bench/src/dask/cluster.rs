@@ -11,6 +11,9 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
+/// A scheduler that uses less than a twentieth of so long is at rest.
+const REST: Duration = Duration::from_millis(50);
+
 /// A child that is killed when it is dropped.
 #[derive(Debug)]
 struct Process(Child);
@@ -114,23 +117,40 @@ impl Cluster {
         Ok(Duration::from_secs_f64(self.ask("one")?[0]))
     }
 
-    /// Waits until the scheduler has forgotten every task and is at rest.
+    /// Waits until the scheduler has forgotten every task and is at rest: workers still tell it of each result that they have let go of, and
+    /// what one client leaves behind is not to be counted as the other's.
     pub(super) fn settle(&mut self) -> anyhow::Result<()> {
         let begin = Instant::now();
         while self.ask("tasks")?[0] > 0.0 {
             ensure!(begin.elapsed() < Duration::from_secs(60), "the scheduler still knows tasks");
             thread::sleep(Duration::from_millis(20));
         }
-        Ok(())
+        loop {
+            let before = self.scheduler_time()?;
+            thread::sleep(REST);
+            if self.scheduler_time()? - before < REST / 20 {
+                return Ok(());
+            }
+            ensure!(begin.elapsed() < Duration::from_secs(60), "the scheduler does not come to rest");
+        }
     }
 
-    /// Processor time of the scheduler so far. The kernel counts in hundredths of a second.
-    pub(super) fn scheduler_time(&self) -> anyhow::Result<Duration> {
+    /// Processor time of the scheduler, once it is at rest.
+    pub(super) fn rest(&mut self) -> anyhow::Result<Duration> {
+        self.settle()?;
+        self.scheduler_time()
+    }
+
+    /// Processor time of the scheduler so far, of all its threads.
+    fn scheduler_time(&self) -> anyhow::Result<Duration> {
         let scheduler = self.processes.last().context("no scheduler")?.0.id();
-        let stat = fs::read_to_string(format!("/proc/{scheduler}/stat"))?;
-        let fields: Vec<&str> = stat.rsplit_once(')').context("no stat")?.1.split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        Ok(Duration::from_millis(ticks * 10))
+        let mut total = 0;
+        for thread in fs::read_dir(format!("/proc/{scheduler}/task"))? {
+            let path = thread?.path().join("schedstat");
+            let stat = fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
+            total += stat.split_whitespace().next().context("no schedstat")?.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(total))
     }
 }
 

@@ -55,27 +55,19 @@ fn submit(flow: &Flow, calls: Calls, n: i64) -> anyhow::Result<Vec<remuda::TaskF
     })
 }
 
-/// `n` no-op tasks and their results, in a session that is open.
-async fn map(address: &str, calls: Calls, n: i64) -> anyhow::Result<Duration> {
-    let runner = runner(address, calls)?;
-    let elapsed = runner.run(move |flow| async move {
+/// `n` no-op tasks and their results, in a session that is open, as the peer's client is; and the scheduler's processor time.
+async fn map(cluster: &mut Cluster, calls: Calls, n: i64) -> anyhow::Result<(Duration, Duration)> {
+    let runner = runner(&cluster.address, calls)?;
+    let measured = runner.run(|flow| async move {
         ensure!(flow.gather(submit(&flow, calls, 2)?).await? == [0, 1], "wrong result");
+        let before = tokio::task::block_in_place(|| cluster.rest())?;
         let begin = Instant::now();
         let results = flow.gather(submit(&flow, calls, n)?).await?;
         let elapsed = begin.elapsed();
         ensure!(results.into_iter().eq(0..n), "wrong results");
-        Ok(elapsed)
+        Ok((elapsed, tokio::task::block_in_place(|| cluster.rest())? - before))
     });
-    Ok(elapsed.await?)
-}
-
-/// A figure and the processor time that it costs the scheduler, until all of it is forgotten there.
-fn with_scheduler<T>(cluster: &mut Cluster, work: impl FnOnce(&mut Cluster) -> anyhow::Result<T>) -> anyhow::Result<(T, Duration)> {
-    cluster.settle()?;
-    let before = cluster.scheduler_time()?;
-    let outcome = work(cluster)?;
-    cluster.settle()?;
-    Ok((outcome, cluster.scheduler_time()? - before))
+    Ok(measured.await?)
 }
 
 /// A future on the runtime that this thread belongs to.
@@ -90,11 +82,30 @@ fn maps(cluster: &mut Cluster, what: &str, calls: Calls, n: i64, rounds: usize) 
     let floor = if peer == n { "Client.map" } else { "Client.map, from 20000" };
     let (mut wall, mut cpu) = (Row::new(what, floor, n), Row::new(format!("{what}: scheduler's processor time"), floor, n));
     for _ in 0..rounds {
-        let address = cluster.address.clone();
-        let (ours, our_time) = with_scheduler(cluster, |_| wait(map(&address, calls, n)))?;
-        let (theirs, their_time) = with_scheduler(cluster, |cluster| cluster.map(peer))?;
+        let (ours, our_time) = wait(map(cluster, calls, n))?;
+        let before = cluster.rest()?;
+        let theirs = cluster.map(peer)?;
+        let their_time = cluster.rest()? - before;
         wall.pairs.push((ours, scale(theirs)));
         cpu.pairs.push((our_time, scale(their_time)));
+    }
+    wall.print();
+    cpu.print();
+    Ok(())
+}
+
+/// What is left to a client that costs nothing: `n` tasks that the scheduler puts in by itself, beside the peer's.
+fn floor(cluster: &mut Cluster, what: &str, n: i64, rounds: usize) -> anyhow::Result<()> {
+    let row = |of| Row::new(format!("{what}, put in by the scheduler itself{of}, each"), "Client.map", n);
+    let (mut wall, mut cpu) = (row(""), row(": scheduler's processor time"));
+    wait(map(cluster, Calls::Single, 2))?;
+    for _ in 0..rounds {
+        let before = cluster.rest()?;
+        let none = Duration::from_secs_f64(cluster.ask(&format!("floor {n}"))?[0]);
+        let between = cluster.rest()?;
+        let theirs = cluster.map(n)?;
+        cpu.pairs.push((between - before, cluster.rest()? - between));
+        wall.pairs.push((none, theirs));
     }
     wall.print();
     cpu.print();
@@ -134,10 +145,9 @@ fn blocks(cluster: &mut Cluster, what: &str, calls: Calls, n: i64, rounds: usize
     let hows = ["by the clock", "processor time", "of the submission, by the clock", "of the submission, processor time"];
     let mut rows = hows.map(row);
     for _ in 0..rounds {
-        let address = cluster.address.clone();
         cluster.settle()?;
         cluster.ask("probe 1")?;
-        wait(map(&address, calls, n))?;
+        wait(map(cluster, calls, n))?;
         let ours = cluster.ask("probe 0")?;
         cluster.settle()?;
         cluster.ask("probe 1")?;
@@ -221,6 +231,7 @@ fn rows(rounds: usize, only: Option<&str>, directory: &std::path::Path) -> anyho
     if wanted("inf") {
         let mut cluster = Cluster::start(Some("inf"), directory)?;
         maps(&mut cluster, "`inf`: 10000 Python no-ops, `batch: 1`, each", Calls::Single, 10_000, rounds)?;
+        floor(&mut cluster, "`inf`: 10000 no-ops", 10_000, rounds)?;
         maps(&mut cluster, "`inf`: 10000 Rust no-ops, `batch: 1`, each", Calls::Rust, 10_000, rounds)?;
         maps(&mut cluster, "`inf`: 100000 Python no-ops, batched, each", Calls::Batched, 100_000, rounds)?;
     }

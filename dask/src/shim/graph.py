@@ -1,11 +1,5 @@
 # ---- Tasks into the scheduler: its `update_graph` in the form of each version.
 
-try:
-    from dask._task_spec import Task, TaskRef
-except ImportError:
-    Task = None
-
-KNOWS_COROUTINES = "_is_coro" in getattr(Task, "__slots__", ())
 PARKED, PARKING = {}, itertools.count()
 UNDERSTOOD = {
     "self", "client", "keys", "internal_priority", "submitting_task", "user_priority", "actors", "fifo_timeout", "code", "annotations",
@@ -55,17 +49,6 @@ class Submitter:
             text = "this shim does not know how to submit to distributed %s: `update_graph` wants %s"
             raise Refused("unsupported", text % (distributed.__version__, ", ".join(self.unknown)),
                           "use a release of distributed that is supported, or a newer Remuda")
-
-    def task(self, key, run, deps):
-        if Task is not None:
-            task = Task(key, run, *[TaskRef(dep) for dep in deps]) if deps else Task(key, run)
-            if KNOWS_COROUTINES:
-                # It would find out for every task, here and in the worker.
-                task._is_coro = False
-            return task
-        from distributed.utils_comm import WrappedKey
-
-        return (run, *[WrappedKey(dep) for dep in deps])
 
     async def submit(self, client, groups, priorities, parent=None):
         """`groups`: pairs of annotations and the tasks, by key, that have them."""

@@ -284,7 +284,7 @@ class Session:
                     annotations["workers"] = resolved(scheduler, definition.workers)
                     annotations["allow_other_workers"] = definition.loose
                 group = groups[ident] = (annotations, {})
-            group[1][key] = core.submitter.task(key, Run(definition.data, args, deps), wanted)
+            group[1][key] = made(key, definition.data, args, deps or (), wanted)
             priorities[key] = self.order
             self.order += 1
         if not priorities:

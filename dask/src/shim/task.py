@@ -3,25 +3,61 @@
 DEFINITIONS = {}
 
 
-class Run:
-    """A task's body. Small when pickled: workers know a definition by its bytes. Called with the values of its dependencies."""
+# What newer versions make tasks of. `dask` had it for some releases before `distributed` used it.
+GraphNode = getattr(distributed.worker, "GraphNode", None)
+NONE = frozenset()
 
-    __slots__ = ("definition", "args", "deps")
+if GraphNode is not None:
 
-    def __init__(self, definition, args, deps=()):
-        self.definition, self.args, self.deps = definition, args, deps
+    class Run(GraphNode):
+        """A task. Small and quick when pickled: workers know a definition by its bytes. Dask's own `Task` with a body like the one below is
+        two objects with a dozen attributes, which cost the scheduler and the workers more than all else of it."""
 
-    def __reduce__(self):
-        return Run, (self.definition, self.args, self.deps)
+        __slots__ = ("definition", "args", "deps", "needs")
 
-    def __repr__(self):
-        return "<%s>" % definition_of(self.definition)["name"]
+        def __init__(self, key, definition, args, deps, needs):
+            self.key, self.definition, self.args, self.deps, self.needs = key, definition, args, deps, needs
+            self._dependencies = frozenset(needs) if needs else NONE
 
-    def __dask_tokenize__(self):
-        return "Run", self.definition, self.args, self.deps
+        def __reduce__(self):
+            return Run, (self.key, self.definition, self.args, self.deps, self.needs)
 
-    def __call__(self, *values):
-        return Attempt(self).run(values)
+        def __repr__(self):
+            return "<%s>" % definition_of(self.definition)["name"]
+
+        def __dask_tokenize__(self):
+            return "Run", self.definition, self.args, self.deps
+
+        def __call__(self, values=()):
+            return Attempt(self).run([values[key] for key in self.needs])
+
+    made = Run
+else:
+    from distributed.utils_comm import WrappedKey
+
+    class Run:
+        """A task's body, called with the values of its dependencies. Small when pickled: workers know a definition by its bytes."""
+
+        __slots__ = ("definition", "args", "deps")
+
+        def __init__(self, definition, args, deps=()):
+            self.definition, self.args, self.deps = definition, args, deps
+
+        def __reduce__(self):
+            return Run, (self.definition, self.args, self.deps)
+
+        def __repr__(self):
+            return "<%s>" % definition_of(self.definition)["name"]
+
+        def __dask_tokenize__(self):
+            return "Run", self.definition, self.args, self.deps
+
+        def __call__(self, *values):
+            return Attempt(self).run(values)
+
+    def made(key, definition, args, deps, needs):
+        """A task, as the scheduler takes it."""
+        return (Run(definition, args, deps), *map(WrappedKey, needs))
 
 
 def definition_of(data):
