@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use remuda::adaptive::{Begin, Decided, Decision, Entry, Reason, Replay};
+use remuda::adaptive::{Begin, Decision, Entry, Reason, Replay};
 use tracing::{
     Event, Metadata, Subscriber,
     field::{Field, Visit},
@@ -201,7 +201,7 @@ pub(crate) fn explain(path: &Path, every: bool) -> Result<ExitCode, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use remuda::adaptive::{AdaptConfig, Backend, Fleet, Load, State};
+    use remuda::adaptive::{AdaptConfig, Backend, Decided, Fleet, Load, State};
 
     use super::*;
 
