@@ -304,7 +304,7 @@ tasks:
     let ended = place.remuda(&["run", "flow.yaml"]);
     ended.code(1);
     let waits: Vec<_> = ended.err.lines().filter(|line| line.contains("waiting")).collect();
-    assert_eq!(waits, ["waiting: the cluster has no workers (`n_workers` is 0)"]);
+    assert_eq!(waits, ["waiting: the cluster has no workers, and none are wanted"]);
 }
 
 #[test]
