@@ -149,20 +149,19 @@ class Core:
                 self.failed_with = kwargs.get("stimulus_id")
             return
         try:
-            self.changed(record, key, start, finish, kwargs)
+            # The usual ones first, without a call.
+            if finish == "processing":
+                record.worker = self.scheduler.tasks[key].processing_on.address
+                if record.told is not None:
+                    record.told = record.since = None
+                    record.session.tell(["pending", record.number, None])
+            elif finish != "waiting" or start != "released":
+                self.changed(record, key, start, finish, kwargs)
         except Exception:
             complain("an event of %s was not told", key)
 
     def changed(self, record, key, start, finish, kwargs):
-        # The usual ones first.
-        if finish == "waiting" and start == "released":
-            return
-        if finish == "processing":
-            record.worker = self.scheduler.tasks[key].processing_on.address
-            if record.told is not None:
-                record.told = record.since = None
-                record.session.tell(["pending", record.number, None])
-        elif finish == "memory":
+        if finish == "memory":
             self.done(record, key, start, kwargs)
         elif start == "processing" and finish in ("released", "waiting"):
             self.ended_on(record)

@@ -1,7 +1,8 @@
 # ---- Sessions: one per run. Its keys are wanted by a client that exists only in the scheduler, so a cut connection loses nothing.
 
-# Seconds until events are told: at once when they are the last there will be, longer the more of them there are.
-BATCH, BUSY = 0.002, 0.05
+# Seconds until events are told: at once when they are the last there will be, longer the more of them there are, longest when they are a
+# crowd, of which nobody waits for the single one.
+BATCH, BUSY, CROWDED, CROWD = 0.002, 0.05, 0.1, 200
 # While so many tasks are open somebody may wait for each.
 FEW = 16
 # Bytes in a second, of the slowest network on which a large message does not outlast the lease.
@@ -10,7 +11,7 @@ SLOWEST = 1e6
 ACKNOWLEDGE = 0.02
 # Processor seconds that one part of a submission may hold up everybody else's, about; and how many tasks it has.
 STALL, LEAST, MOST = 0.02, 50, 1000
-TURN = 200
+TURN = 500
 # So often a task's dependencies may fail to be read.
 STUCK = 3
 NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_.]")
@@ -57,6 +58,29 @@ class Definition:
         resources = {name: need for name, need in (told.get("resources") or {}).items() if need > 0}
         if resources:
             self.annotations["resources"] = resources
+
+
+class Group:
+    """Tasks of a definition that are put in together; or why they are not."""
+
+    __slots__ = ("definition", "prefix", "base", "annotations", "tasks", "refusal")
+
+    def __init__(self, core, session, ident):
+        self.definition = definition = session.definitions.get(ident)
+        self.tasks, self.refusal = {}, None
+        if definition is None:
+            self.refusal = "unexpected", "its definition is not there", None
+            return
+        vain = hopeless(core, definition)
+        if vain is not None:
+            self.refusal = ("unschedulable", *vain)
+            return
+        self.prefix = "%s-%s-" % (definition.name, session.ident)
+        self.base = 0 if definition.allowed is None else core.scheduler.allowed_failures - definition.allowed
+        self.annotations = dict(definition.annotations)
+        if definition.workers:
+            self.annotations["workers"] = resolved(core.scheduler, definition.workers)
+            self.annotations["allow_other_workers"] = definition.loose
 
 
 class Stepped:
@@ -140,7 +164,8 @@ class Session:
     def flush(self):
         self.timer = None
         # One alone was not worth waiting for.
-        self.pause = max(BATCH, self.pause / 2) if len(self.events) < 3 else min(BUSY, self.pause * 2)
+        most = BUSY if len(self.events) < CROWD else CROWDED
+        self.pause = max(BATCH, self.pause / 2) if len(self.events) < 3 else min(most, self.pause * 2)
         while self.events:
             # A message of bounded size.
             part, self.events = self.events[:5000], self.events[5000:]
@@ -257,39 +282,26 @@ class Session:
 
     async def enter(self, tasks, refused):
         core, scheduler = self.core, self.core.scheduler
-        groups, priorities, limit, vain = {}, {}, scheduler.allowed_failures, {}
+        keys, records, groups, priorities, order = self.keys, core.records, {}, {}, self.order
         for number, ident, args, deps in tasks:
-            definition = self.definitions.get(ident)
-            wanted = [self.keys.get(dep) for dep in deps[::4]] if deps else ()
-            if definition is None or None in wanted:
-                what = "its definition is not there" if definition is None else "it needs a task that is not there any more"
-                refused.add(number)
-                self.tell(["refused", number, "unexpected", what, None])
-                continue
-            if ident not in vain:
-                vain[ident] = hopeless(core, definition)
-            if vain[ident] is not None:
-                refused.add(number)
-                self.tell(["refused", number, "unschedulable", *vain[ident]])
-                continue
-            key = "%s-%s-%x" % (definition.name, self.ident, number)
-            base = 0 if definition.allowed is None else limit - definition.allowed
-            self.keys[number] = key
-            core.records[key] = Record(self, number, definition, base)
-            self.open += 1
             group = groups.get(ident)
             if group is None:
-                annotations = dict(definition.annotations)
-                if definition.workers:
-                    annotations["workers"] = resolved(scheduler, definition.workers)
-                    annotations["allow_other_workers"] = definition.loose
-                group = groups[ident] = (annotations, {})
-            group[1][key] = made(key, definition.data, args, deps or (), wanted)
-            priorities[key] = self.order
-            self.order += 1
+                group = groups[ident] = Group(core, self, ident)
+            wanted = [keys.get(dep) for dep in deps[::4]] if deps else ()
+            if group.refusal is not None or None in wanted:
+                refused.add(number)
+                self.tell(["refused", number, *(group.refusal or ("unexpected", "it needs a task that is not there any more", None))])
+                continue
+            keys[number] = key = group.prefix + "%x" % number
+            records[key] = Record(self, number, group.definition, group.base)
+            self.open += 1
+            group.tasks[key] = made(key, group.definition.data, args, deps or (), wanted)
+            priorities[key] = order
+            order += 1
+        self.order = order
         if not priorities:
             return
-        await core.submitter.submit(self.client, list(groups.values()), priorities)
+        await core.submitter.submit(self.client, [(group.annotations, group.tasks) for group in groups.values() if group.tasks], priorities)
         if self.closed:
             # Its lease ended meanwhile.
             await self.let_all_go()
