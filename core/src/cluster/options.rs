@@ -15,10 +15,10 @@ use crate::{
 /// How a cluster is kept.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
-    /// How many workers. Default: what the class's kwargs ask for ([`ClusterInfo::workers`]).
+    /// How many workers. Default: what the class's kwargs ask for ([`ClusterInfo::workers`](crate::manager::ClusterInfo::workers)).
     pub workers: Option<u32>,
-    /// Lets the number follow the work, from the start on: see [`Cluster::adapt`]. `workers` is then the number to begin with, as far
-    /// as the bounds allow. Default: the number stays.
+    /// Lets the number follow the work, from the start on: see [`Cluster::adapt`](super::Cluster::adapt). `workers` is then the number
+    /// to begin with, as far as the bounds allow. Default: the number stays.
     pub adapt: Option<AdaptConfig>,
     /// Deadlines and delays.
     pub limits: Limits,
