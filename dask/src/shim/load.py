@@ -1,7 +1,7 @@
 # ---- What there is to do and who is there to do it, for whoever decides how many workers there should be.
 
 # Seconds for which somebody counts as one who asks, after he has asked.
-ASKED = 300
+ATTENTIVE = 300
 # Seconds until he is told that work has come: by then the rest of a graph that comes in parts is likely to be there, too.
 ARRIVING = 0.05
 OPEN = ("waiting", "queued", "no-worker", "processing")
@@ -112,7 +112,7 @@ class Meter:
         self.asked, self.begun, self.arriving = None, {}, False
 
     def is_asked(self):
-        return self.asked is not None and time.monotonic() - self.asked < ASKED
+        return self.asked is not None and time.monotonic() - self.asked < ATTENTIVE
 
     def update_graph(self, *args, **kwargs):
         """Somebody has submitted something."""
@@ -173,6 +173,9 @@ class Meter:
     def kind(self, name, is_fresh, group=None):
         kind = self.kinds.get(name) or self.others.get(name)
         if kind is not None:
+            if group is not None:
+                # It is there again: its number is not to be given away, whatever else has come.
+                kind.live = self.asked
             return kind
         # What came and went before is not news.
         prefix, passed = self.scheduler.task_prefixes.get(name), 0

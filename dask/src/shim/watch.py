@@ -73,13 +73,15 @@ def is_stuck(scheduler, ws, since):
     if ws.status != Status.closing_gracefully or ws.last_seen < since + TOLD:
         return False
     stealing = getattr(scheduler, "extensions", {}).get("stealing")
+    # The worker is asked first, and keeps what it has begun after all. What is under way counts, else one would be given all of it.
+    asked, given = getattr(stealing, "in_flight", ()), getattr(stealing, "in_flight_tasks", {})
     for task in list(ws.processing):
-        if task in ws.executing or task in ws.long_running:
+        if task in ws.executing or task in ws.long_running or task in asked:
             continue
         valid = scheduler.valid_workers(task)
         others = [other for other in (scheduler.running if valid is None else valid) if other.status == Status.running]
         if stealing is None or not others:
             return True
-        # The worker is asked first, and keeps what it has begun after all. Nothing is done where it was asked already.
-        stealing.move_task_request(task, ws, min(others, key=lambda other: len(other.processing) / max(other.nthreads, 1)))
+        stealing.move_task_request(
+            task, ws, min(others, key=lambda other: (len(other.processing) + given.get(other, 0)) / max(other.nthreads, 1)))
     return False

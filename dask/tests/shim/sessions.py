@@ -1,5 +1,5 @@
 # A session of the shim without a scheduler: what connections that cross each other do to it. Run with the directory of the shim's source.
-import asyncio, os, re, sys, types
+import ast, asyncio, collections, os, re, sys, time, types
 
 with open(sys.argv[1] + ".rs") as file:
     # As the library joins them.
@@ -302,7 +302,104 @@ async def a_large_message_does_not_outlast_the_lease():
     assert session.deadline < before + 900, "it is there"
 
 
+async def no_part_takes_another_parts_name():
+    """They share one module."""
+    names = collections.defaultdict(set)
+    for path in PARTS:
+        with open(path) as file:
+            for node in ast.parse(file.read()).body:
+                targets = node.targets if isinstance(node, ast.Assign) else ()
+                bound = [part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)]
+                for name in bound + ([node.name] if hasattr(node, "name") else []):
+                    names[name].add(os.path.basename(path))
+    twice = {name: sorted(files) for name, files in names.items() if len(files) > 1}
+    assert len(names) > 100 and not twice, twice
+
+
+class Leaving:
+    """A worker in the eyes of the scheduler, and what it was given."""
+
+    def __init__(self, status, tasks=()):
+        self.status, self.processing, self.nthreads = status, dict.fromkeys(tasks), 1
+        self.executing, self.long_running, self.last_seen = {}, set(), time.time()
+
+
+class Stealing:
+    """Asks, and is not answered."""
+
+    def __init__(self):
+        self.in_flight, self.in_flight_tasks = {}, collections.defaultdict(int)
+
+    def move_task_request(self, task, victim, thief):
+        assert task not in self.in_flight
+        self.in_flight[task] = thief
+        self.in_flight_tasks[thief] += 1
+
+
+async def what_a_worker_that_leaves_has_not_begun_is_given_to_all_others():
+    going = Leaving(shim.Status.closing_gracefully, ["t%d" % n for n in range(60)])
+    others = {Leaving(shim.Status.running, ["own"] * n) for n in range(3)}
+    looked, stealing = [0], Stealing()
+
+    def valid_workers(task):
+        looked[0] += 1
+
+    scheduler = types.SimpleNamespace(running=others, valid_workers=valid_workers, extensions={"stealing": stealing})
+    for _ in range(5):
+        assert not shim.is_stuck(scheduler, going, going.last_seen - 10)
+    assert looked[0] == len(stealing.in_flight) == 60, "what was asked for is not looked at again"
+    assert all(18 <= count <= 22 for count in stealing.in_flight_tasks.values()), stealing.in_flight_tasks
+    scheduler.running = set()
+    going.processing["late"] = None
+    assert shim.is_stuck(scheduler, going, going.last_seen - 10), "nobody is there for it"
+
+
+class Counts:
+    """A prefix or a group of Dask's."""
+
+    def __init__(self, name, prefix=None):
+        self.name, self.prefix, self.dependencies = name, prefix, ()
+        self.states = self.state_counts = dict.fromkeys((*shim.OPEN, "memory", "forgotten"), 0)
+        self.all_durations, self.duration_average, self.max_exec_time = {}, 0.0, 0.0
+
+
+async def a_name_that_comes_again_is_counted_once_whatever_else_comes():
+    scheduler = types.SimpleNamespace(task_groups={}, task_prefixes={}, workers={}, tasks={})
+    meter = shim.Meter(types.SimpleNamespace(scheduler=scheduler, sessions={}, records={}))
+
+    def come(name):
+        prefix = scheduler.task_prefixes.setdefault(name, Counts(name))
+        group = scheduler.task_groups[name] = Counts(name, prefix)
+        prefix.state_counts["processing"] = group.states["processing"] = 1
+
+    def go():
+        for group in scheduler.task_groups.values():
+            group.prefix.state_counts.update(processing=0, forgotten=group.prefix.state_counts["forgotten"] + 1)
+        scheduler.task_groups.clear()
+
+    usual, shim.KINDS = shim.KINDS, 2
+    try:
+        meter.read()
+        for name in ("a", "b"):
+            come(name)
+        meter.read()
+        go()
+        meter.read()
+        for kind, idle in ((meter.kinds["a"], 9), (meter.kinds["b"], 5)):
+            kind.live -= idle * shim.KEPT_KINDS
+        for name in ("a", "new"):
+            come(name)
+        groups = meter.read()["groups"]
+        assert len(groups) == 2 and not any(group["done"] for group in groups), groups
+        assert set(meter.kinds) == {"a", "new"}, "the number of one that is not there is given away"
+    finally:
+        shim.KINDS = usual
+
+
 async def main():
+    await no_part_takes_another_parts_name()
+    await what_a_worker_that_leaves_has_not_begun_is_given_to_all_others()
+    await a_name_that_comes_again_is_counted_once_whatever_else_comes()
     await a_large_message_does_not_outlast_the_lease()
     await workers_are_not_asked_all_at_once()
     await the_end_of_a_worker_is_that_of_the_task_it_had_stolen()
