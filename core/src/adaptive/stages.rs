@@ -66,13 +66,17 @@ pub(super) fn leaving(load: &Load, fleet: &Fleet) -> Vec<u64> {
     listed.truncate(usize::try_from(count).unwrap_or(usize::MAX));
     let mut left = count - listed.len() as u64;
     listed.into_iter().for_each(|(_, kind)| leaving[kind] += 1);
-    // Those that wait on such a worker for others there to end.
+    // Those that wait on such a worker for others there to end. Several groups may be of one kind.
+    let mut unlisted = vec![0u64; leaving.len()];
     for group in &load.groups {
-        if let Some(leaving) = leaving.get_mut(group.prefix) {
-            let more = group.processing.saturating_sub(*leaving).min(left);
-            *leaving += more;
-            left -= more;
+        if let Some(count) = unlisted.get_mut(group.prefix) {
+            *count = count.saturating_add(group.processing);
         }
+    }
+    for (leaving, processing) in leaving.iter_mut().zip(unlisted) {
+        let more = processing.saturating_sub(*leaving).min(left);
+        *leaving += more;
+        left -= more;
     }
     leaving
 }
@@ -93,7 +97,33 @@ pub(super) fn of(durations: &[Estimate], group: &Group) -> Estimate {
 mod tests {
     use std::time::Duration as Time;
 
-    use super::{super::durations::durations, super::load::Prefix, *};
+    use super::{
+        super::{durations::durations, fleet::Worker, load::Prefix},
+        *,
+    };
+
+    #[test]
+    fn those_that_leave_are_of_all_groups_of_a_kind() {
+        let of = |id, prefix, processing| Group { id, prefix, processing, ..Group::default() };
+        let known = Prefix { running: vec![Duration::from_secs(1); 2], ..Prefix::default() };
+        let load = Load { prefixes: vec![known, Prefix::default()], groups: vec![of(1, 0, 3), of(2, 0, 3), of(3, 1, 9)] };
+        let gone = |processing| {
+            let workers = vec![Worker {
+                id: 0,
+                phase: Phase::Draining,
+                launched: None,
+                billed: None,
+                slots: 1,
+                processing,
+                bytes: 0,
+                memory_limit: 0,
+                pinned: false,
+            }];
+            leaving(&load, &Fleet { workers, ..Fleet::default() })
+        };
+        assert_eq!((gone(0), gone(1), gone(5)), (vec![0, 0], vec![1, 0], vec![5, 0]));
+        assert_eq!((gone(8), gone(99)), (vec![6, 2], vec![6, 9]));
+    }
 
     #[test]
     fn tasks_stand_behind_what_they_wait_for() {
