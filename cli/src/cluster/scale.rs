@@ -71,6 +71,15 @@ impl Wish {
             }
         }
     }
+
+    /// What a request asks for, of which a bound that is no number would be none. `None`: another version wrote it, or somebody else.
+    fn of(request: &Value) -> Option<Self> {
+        if let Some(workers) = get(request, "workers").and_then(Value::as_u64) {
+            return Some(Self::Workers(u32::try_from(workers).unwrap_or(u32::MAX)));
+        }
+        let bound = |(side, count): &(Value, Value)| Some((side.as_str()?.to_owned(), count.as_u64()?.into()));
+        get(request, "adapt")?.as_map()?.iter().map(bound).collect::<Option<Bounds>>().map(Self::Adapt)
+    }
 }
 
 pub(super) async fn scale(at: &At, wish: &Wish, screen: &Screen) -> Result<ExitCode, Failure> {
@@ -167,22 +176,22 @@ pub(super) async fn obey(
                 && *id != done
             {
                 done = id.clone();
-                if let Some(workers) = get(&request, "workers").and_then(Value::as_u64) {
-                    let workers = u32::try_from(workers).unwrap_or(u32::MAX);
-                    screen.lines(&format!("asked for {workers} {}", if workers == 1 { "worker" } else { "workers" }));
-                    cluster.scale(workers);
-                    hold(&mut rpc, cluster, None).await?;
-                } else {
-                    let bounds = get(&request, "adapt").and_then(Value::as_map).map(Vec::as_slice).unwrap_or_default();
-                    let bounds: Bounds =
-                        bounds.iter().filter_map(|(side, count)| Some((side.as_str()?.to_owned(), count.as_u64()?.into()))).collect();
-                    let begun = bounded(adapt.as_ref(), &bounds).and_then(|config| cluster.adapt(config.clone()).map(|()| config));
-                    match begun {
-                        Ok(config) => hold(&mut rpc, cluster, Some(adapt.insert(config))).await?,
-                        Err(error) => {
-                            let refused = [("id", done.clone()), ("reason", error.message().into())];
-                            write(&mut rpc, "refused", map(refused)).await?;
-                        }
+                let begun = match Wish::of(&request) {
+                    Some(Wish::Workers(workers)) => {
+                        screen.lines(&format!("asked for {workers} {}", if workers == 1 { "worker" } else { "workers" }));
+                        cluster.scale(workers);
+                        Ok(None)
+                    }
+                    Some(Wish::Adapt(bounds)) => {
+                        let begun = bounded(adapt.as_ref(), &bounds).and_then(|config| cluster.adapt(config.clone()).map(|()| config));
+                        begun.map(|config| Some(&*adapt.insert(config)))
+                    }
+                    None => Err(Error::new(ErrorKind::ConfigInvalid, "it does not know such a request; use the same version of `remuda`")),
+                };
+                match begun {
+                    Ok(adapt) => hold(&mut rpc, cluster, adapt).await?,
+                    Err(error) => {
+                        write(&mut rpc, "refused", map([("id", done.clone()), ("reason", error.message().into())])).await?;
                     }
                 }
                 write(&mut rpc, "heard", done.clone()).await?;
@@ -217,5 +226,21 @@ async fn write(rpc: &mut Rpc, key: &str, value: Value) -> Result<()> {
         // It answers nil, and so does a scheduler that does not know it; but all of them do.
         Err(error) if error.kind() != ErrorKind::Unsupported => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_says_what_was_wished_and_anything_else_says_nothing() {
+        let read = |wish: &Wish| Wish::of(&map([("id", "x".into()), wish.told()])).expect("it is a request").told();
+        for wish in [Wish::new(Some(3), None, false), Wish::new(None, Some("1..4"), false), Wish::new(None, Some(".."), false)] {
+            let wish = wish.unwrap();
+            assert_eq!(read(&wish), wish.told());
+        }
+        let odd = [("adapt", Value::Nil), ("adapt", map([("maximum", (-1).into())])), ("workers", "many".into()), ("pause", true.into())];
+        assert!(odd.into_iter().all(|part| Wish::of(&map([part])).is_none()), "a cluster would have no bound any more");
     }
 }
