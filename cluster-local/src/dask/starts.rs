@@ -40,6 +40,8 @@ impl LastWords {
 pub(super) struct Starts {
     news: Option<Receiver<ClusterEvent>>,
     joined: BTreeSet<WorkerId>,
+    /// One has joined, ever: what is imported is there, and what is missing now may come back.
+    possible: bool,
     /// In which launch a worker was asked for.
     rounds: BTreeMap<WorkerId, u64>,
     last: u64,
@@ -67,7 +69,7 @@ impl Starts {
     /// When those before ended in a way that these would, too: [`ErrorKind::CrashLoop`]. Told once: who asks again has mended something.
     pub(super) fn begin(&mut self, workers: &[WorkerId]) -> Result<()> {
         self.listen();
-        if let Some(failed) = self.failed.take_if(|failed| failed.is_final()) {
+        if let Some(failed) = self.failed.take_if(|failed| failed.is_final(self.possible)) {
             return Err(failed.into_error());
         }
         self.last += 1;
@@ -103,13 +105,13 @@ impl Starts {
             match news.try_recv() {
                 Ok(ClusterEvent::Joined { id: Some(id), .. }) => {
                     self.joined.insert(id);
-                    self.failed = None;
+                    (self.possible, self.failed) = (true, None);
                 }
                 Ok(_) => {}
                 // Who has joined meanwhile is not known: what was counted says nothing.
                 Err(TryRecvError::Lagged(_)) => {
                     self.rounds.clear();
-                    self.failed = None;
+                    (self.possible, self.failed) = (true, None);
                 }
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return,
             }
@@ -118,9 +120,9 @@ impl Starts {
 }
 
 impl Failed {
-    fn is_final(&self) -> bool {
+    fn is_final(&self, possible: bool) -> bool {
         let word = self.complaint.split([':', ' ']).next().unwrap_or_default();
-        self.count >= ROUNDS || FINAL.contains(&word)
+        self.count >= ROUNDS || !possible && FINAL.contains(&word)
     }
 
     fn into_error(self) -> Error {
@@ -189,6 +191,17 @@ mod tests {
         starts.ended(next(A), words("exit code 1", "ImportError: x"));
         news.send(ClusterEvent::Joined { id: Some(B), name: "1-0".into(), slots: 1 }).unwrap();
         starts.begin(&[next(next(A))]).expect("another one could");
+    }
+
+    #[test]
+    fn where_others_could_import_it_one_that_could_not_says_little() {
+        let (news, mut starts) = starts();
+        starts.begin(&[A, B]).unwrap();
+        news.send(ClusterEvent::Joined { id: Some(A), name: "0-0".into(), slots: 1 }).unwrap();
+        starts.ended(B, words("exit code 1", "ImportError: the disk is away"));
+        starts.begin(&[next(B)]).expect("the disk may come back");
+        starts.ended(next(B), words("exit code 1", "ImportError: the disk is away"));
+        assert!(starts.begin(&[next(next(B))]).is_err(), "twice in a row");
     }
 
     #[test]
