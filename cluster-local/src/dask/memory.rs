@@ -7,7 +7,7 @@ use std::{
 
 use tokio::task::spawn_blocking;
 
-use super::{manager::Inner, process::Process};
+use super::{inner::Inner, process::Process};
 use crate::{monitor::tree, units::bytes_text};
 
 /// How long a worker may be over the limit unseen.

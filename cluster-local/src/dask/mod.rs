@@ -10,6 +10,7 @@
 //! driver has, and `guard.py`, which Dask preloads, ends the process when the pipe does.
 
 mod config;
+mod inner;
 mod installation;
 mod level;
 mod manager;
