@@ -166,7 +166,8 @@ async fn ours(side: Side, jobs: Vec<Job>, platform: Platform, log: Option<PathBu
     let runner = runner(side, Duration::from_secs_f64(startup / factor), factor, &tally)?;
     let body = |flow: Flow, cluster: Cluster| async move {
         if let Some(path) = log {
-            tokio::spawn(keep(cluster.decisions(), File::create(&path).with_context(|| path.display().to_string())?));
+            let kept = keep(cluster.decisions(), File::create(&path).with_context(|| path.display().to_string())?);
+            tokio::spawn(async move { kept.await.inspect_err(|error| eprintln!("{}: decisions are missing: {error}", path.display())) });
         }
         if known {
             // As after an earlier run. The first guesses of neither side are made for scaled time.

@@ -128,7 +128,7 @@ impl Cluster {
         loop {
             let before = self.scheduler_time()?;
             thread::sleep(REST);
-            if self.scheduler_time()? - before < REST / 20 {
+            if self.scheduler_time()?.saturating_sub(before) < REST / 20 {
                 return Ok(());
             }
             ensure!(begin.elapsed() < Duration::from_secs(60), "the scheduler does not come to rest");
@@ -141,7 +141,7 @@ impl Cluster {
         self.scheduler_time()
     }
 
-    /// Processor time of the scheduler so far, of all its threads.
+    /// Processor time of the scheduler so far, of all its threads. One that ends takes its time with it, so a later figure may be the smaller one.
     fn scheduler_time(&self) -> anyhow::Result<Duration> {
         let scheduler = self.processes.last().context("no scheduler")?.0.id();
         let mut total = 0;

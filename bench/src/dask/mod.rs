@@ -65,7 +65,7 @@ async fn map(cluster: &mut Cluster, calls: Calls, n: i64) -> anyhow::Result<(Dur
         let results = flow.gather(submit(&flow, calls, n)?).await?;
         let elapsed = begin.elapsed();
         ensure!(results.into_iter().eq(0..n), "wrong results");
-        Ok((elapsed, tokio::task::block_in_place(|| cluster.rest())? - before))
+        Ok((elapsed, tokio::task::block_in_place(|| cluster.rest())?.saturating_sub(before)))
     });
     Ok(measured.await?)
 }
@@ -85,7 +85,7 @@ fn maps(cluster: &mut Cluster, what: &str, calls: Calls, n: i64, rounds: usize) 
         let (ours, our_time) = wait(map(cluster, calls, n))?;
         let before = cluster.rest()?;
         let theirs = cluster.map(peer)?;
-        let their_time = cluster.rest()? - before;
+        let their_time = cluster.rest()?.saturating_sub(before);
         wall.pairs.push((ours, scale(theirs)));
         cpu.pairs.push((our_time, scale(their_time)));
     }
@@ -104,7 +104,7 @@ fn floor(cluster: &mut Cluster, what: &str, n: i64, rounds: usize) -> anyhow::Re
         let none = Duration::from_secs_f64(cluster.ask(&format!("floor {n}"))?[0]);
         let between = cluster.rest()?;
         let theirs = cluster.map(n)?;
-        cpu.pairs.push((between - before, cluster.rest()? - between));
+        cpu.pairs.push((between.saturating_sub(before), cluster.rest()?.saturating_sub(between)));
         wall.pairs.push((none, theirs));
     }
     wall.print();
