@@ -76,7 +76,8 @@ class Own:
             builtins.__import__ = self.importing
 
     def guarded(self, name, globals=None, locals=None, fromlist=(), level=0):
-        if level == 0 and getattr(LOOKING, "hidden", None) and self.lacks(name):
+        # Somebody who has put his own around it may keep it, and others look by now.
+        if level == 0 and getattr(LOOKING, "hidden", None) is self.hidden and self.lacks(name):
             raise ModuleNotFoundError("No module named %r" % name, name=name)
         return self.importing(name, globals, locals, fromlist, level)
 

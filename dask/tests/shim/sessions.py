@@ -1,5 +1,5 @@
 # A session of the shim without a scheduler: what connections that cross each other do to it. Run with the directory of the shim's source.
-import ast, asyncio, collections, os, re, sys, time, types
+import ast, asyncio, builtins, collections, os, re, sys, time, types
 
 with open(sys.argv[1] + ".rs") as file:
     # As the library joins them.
@@ -396,7 +396,32 @@ async def a_name_that_comes_again_is_counted_once_whatever_else_comes():
         shim.KINDS = usual
 
 
+async def what_is_left_of_one_look_for_modules_has_no_say_in_the_next():
+    usual, module = builtins.__import__, types.ModuleType("left_behind")
+    module.__file__ = "/of/one/run/left_behind.py"
+    sys.modules[module.__name__] = module
+    shim.INSERTED.update(["/of/one/run", "/of/another"])
+    try:
+        with shim.Own([]) as first:
+            # A module that is imported now wraps what imports.
+            builtins.__import__ = lambda *args, of=first.guarded: of(*args)
+            try:
+                builtins.__import__("left_behind")
+                raise AssertionError("it lies in another run's directory")
+            except ModuleNotFoundError:
+                pass
+        second = shim.Own([])
+        second.hidden = {"/of/another"}
+        with second:
+            assert builtins.__import__("left_behind") is module
+    finally:
+        builtins.__import__ = usual
+        shim.INSERTED.clear()
+        del sys.modules[module.__name__]
+
+
 async def main():
+    await what_is_left_of_one_look_for_modules_has_no_say_in_the_next()
     await no_part_takes_another_parts_name()
     await what_a_worker_that_leaves_has_not_begun_is_given_to_all_others()
     await a_name_that_comes_again_is_counted_once_whatever_else_comes()
