@@ -59,7 +59,7 @@ pub(crate) enum Command {
     },
     /// Tell the decisions in a log of --explain-scaling=FILE, and whether they are made again the same
     ///
-    /// Exit code 1: some are not.
+    /// Exit code 1: some are not; 2: it is no such log, or ends in the middle of a line.
     ExplainScaling {
         /// What --explain-scaling=FILE wrote
         log: PathBuf,
@@ -132,7 +132,7 @@ pub(crate) enum ClusterCommand {
         #[arg(long, short = 'n', allow_negative_numbers = true)]
         workers: Option<u32>,
         /// Let the number of workers follow the work, within these bounds: `0..10`; a side that is left out stays as it was
-        #[arg(long, value_name = "MIN..MAX")]
+        #[arg(long, value_name = "MIN..MAX", allow_hyphen_values = true)]
         adapt: Option<String>,
         /// Also more than 10000 workers
         #[arg(long)]
@@ -152,13 +152,13 @@ pub(crate) struct StartArgs {
     #[arg(long = "kwarg", value_name = "KEY=VALUE")]
     kwargs: Vec<String>,
     /// Let the number of workers follow the work, within these bounds: `0..10`; either may be left out
-    #[arg(long, value_name = "MIN..MAX")]
+    #[arg(long, value_name = "MIN..MAX", allow_hyphen_values = true)]
     adapt: Option<String>,
     /// Write a scheduler file there, as `dask scheduler --scheduler-file` does; removed at the end
     #[arg(long, value_name = "FILE")]
     pub(crate) scheduler_file: Option<PathBuf>,
     /// Tell the decisions of adaptive scaling on standard error, with their reasons; with =FILE, write them there whole
-    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     pub(crate) explain_scaling: Option<String>,
     /// Print a line of JSON instead of the address: address, dashboard, name, class, security
     #[arg(long)]
@@ -240,7 +240,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE|FORM")]
     pub(crate) output: Option<String>,
     /// Tell the decisions of adaptive scaling on standard error, with their reasons; with =FILE, write them there whole
-    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     pub(crate) explain_scaling: Option<String>,
     /// No progress and no summary; what waits for long is told
     #[arg(long, short)]
@@ -271,7 +271,7 @@ pub(crate) struct Settings {
     #[arg(long = "kwarg", value_name = "KEY=VALUE")]
     kwargs: Vec<String>,
     /// Let the number of workers follow the work, within these bounds: `0..10`; either may be left out
-    #[arg(long, value_name = "MIN..MAX")]
+    #[arg(long, value_name = "MIN..MAX", allow_hyphen_values = true)]
     adapt: Option<String>,
     /// A scheduler that runs already, instead of a class: tcp://host:port
     #[arg(long)]

@@ -46,15 +46,20 @@ enum To {
 }
 
 impl Explain {
-    /// `--explain-scaling`, and the file named with it: empty is none.
+    /// `--explain-scaling`, and the file named with it: `-`, which it is without one, for standard error.
     pub(crate) fn new(asked: Option<&str>, screen: &Screen) -> Result<Option<Self>, Failure> {
         let to = match asked {
             None => return Ok(None),
-            Some("") => To::Screen(Teller::default()),
+            Some("-") => To::Screen(Teller::default()),
+            Some("") => {
+                let text = "error: --explain-scaling: the file is empty: write --explain-scaling=FILE, or no `=` for standard error";
+                return Err(Failure { code: 2, text: text.to_owned() });
+            }
             Some(path) => {
+                let hint = "name a file in a directory that exists, or none for standard error";
                 let file = File::create(path).map_err(|error| Failure {
                     code: 2,
-                    text: format!("error: --explain-scaling: {path} cannot be written: {error}\n  hint: name a file in a directory that exists, or none for standard error"),
+                    text: format!("error: --explain-scaling: {path} cannot be written: {error}\n  hint: {hint}"),
                 })?;
                 To::File(path.into(), BufWriter::new(file))
             }
@@ -154,49 +159,96 @@ fn bounds(begin: &Begin) -> String {
 
 /// `remuda explain-scaling FILE`: what a log says, and whether it is decided the same today.
 pub(crate) fn explain(path: &Path, every: bool) -> Result<ExitCode, Failure> {
-    let unreadable = |error: &dyn fmt::Display| Failure { code: 2, text: format!("error: {}: {error}", path.display()) };
-    let file = BufReader::new(File::open(path).map_err(|error| unreadable(&error))?);
-    let (mut replay, mut teller, mut text) = (Replay::default(), Teller::default(), String::new());
-    let (mut count, mut otherwise, mut versions) = (0, 0, BTreeSet::new());
-    for (number, read) in (1..).zip(file.lines()) {
-        let read = read.map_err(|error| unreadable(&error))?;
-        let at = |error: remuda::Error| Failure { code: 2, text: format!("error: {}:{number}: {}", path.display(), error.report()) };
-        let entry = Entry::parse(&read).map_err(at)?;
-        let again = replay.next(&entry).map_err(at)?;
-        let told = teller.tell(&entry);
-        if let Entry::Begin(begin) = &entry {
-            versions.insert(begin.version.clone());
+    let wrong = |code, error: &dyn fmt::Display| Failure { code, text: format!("error: {}{error}", path.display()) };
+    let mut file = BufReader::new(File::open(path).map_err(|error| wrong(2, &format!(": {error}")))?);
+    let (mut again, mut read) = (Again { every, ..Again::default() }, vec![]);
+    for number in 1.. {
+        read.clear();
+        if file.read_until(b'\n', &mut read).map_err(|error| wrong(2, &format!(": {error}")))? == 0 {
+            break;
+        }
+        let whole = read.ends_with(b"\n");
+        match parse(&read).and_then(|entry| again.add(&entry).map_err(|error| error.report().to_string())) {
+            Ok(()) => {}
+            // Whoever wrote it was stopped, or the disk was full: what came before is none the worse for that.
+            Err(_) if !whole && number > 1 => {
+                output::write(again.told().as_bytes())?;
+                let cut =
+                    format!(" ends in the middle of line {number}: told is what is whole\n  hint: give the whole log, if there is one");
+                return Err(wrong(if again.otherwise == 0 { 2 } else { 1 }, &cut));
+            }
+            Err(text) => return Err(wrong(2, &format!(":{number}: {text}"))),
+        }
+    }
+    if again.lines == 0 {
+        return Err(wrong(2, &format!(" is empty, which is no log of decisions\n  hint: {WRITES}")));
+    }
+    output::write(again.told().as_bytes())?;
+    Ok(if again.otherwise == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+const WRITES: &str = "`remuda run --explain-scaling=FILE` writes such logs";
+
+fn parse(line: &[u8]) -> Result<Entry, String> {
+    let text = str::from_utf8(line)
+        .map_err(|_| format!("not a line of a decision log: it is not text\n  hint: {WRITES}, which are lines of JSON"))?;
+    Entry::parse(text).map_err(|error| error.report().to_string())
+}
+
+/// What is told of a log.
+#[derive(Default)]
+struct Again {
+    /// Also decisions that change nothing.
+    every: bool,
+    replay: Replay,
+    teller: Teller,
+    text: String,
+    lines: usize,
+    decisions: usize,
+    otherwise: usize,
+    versions: BTreeSet<String>,
+}
+
+impl Again {
+    fn add(&mut self, entry: &Entry) -> remuda::Result<()> {
+        let again = self.replay.next(entry)?;
+        self.lines += 1;
+        let told = self.teller.tell(entry);
+        if let Entry::Begin(begin) = entry {
+            self.versions.insert(begin.version.clone());
         }
         if let Some((now, decision)) = entry.decision() {
-            count += 1;
+            self.decisions += 1;
             if let Some(again) = again.filter(|again| again != decision) {
-                otherwise += 1;
-                if otherwise <= SHOWN {
-                    text += &format!("{}\n           now: {again}\n", line(now, decision));
+                self.otherwise += 1;
+                if self.otherwise <= SHOWN {
+                    self.text += &format!("{}\n           now: {again}\n", line(now, decision));
                 }
-                continue;
+                return Ok(());
             }
-            if every && told.is_none() {
-                text += &(line(now, decision) + "\n");
+            if self.every && told.is_none() {
+                self.text += &(line(now, decision) + "\n");
             }
         }
-        text += &told.map_or(String::new(), |told| told + "\n");
+        self.text += &told.map_or(String::new(), |told| told + "\n");
+        Ok(())
     }
-    let noun = if count == 1 { "decision" } else { "decisions" };
-    text += &match (otherwise, versions.iter().any(|version| version != env!("CARGO_PKG_VERSION"))) {
-        (0, _) => format!("{count} {noun}, made again the same\n"),
-        (_, false) => format!("{count} {noun}, {otherwise} of them come out otherwise: a line is missing, or was changed\n"),
-        (_, true) => {
-            let logged: Vec<_> = versions.into_iter().collect();
-            format!(
-                "{count} {noun}, {otherwise} of them come out otherwise in this version ({}): logged by {}\n",
-                env!("CARGO_PKG_VERSION"),
-                logged.join(", ")
-            )
-        }
-    };
-    output::write(text.as_bytes())?;
-    Ok(if otherwise == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+
+    /// All of it, with the verdict behind.
+    fn told(&self) -> String {
+        let Self { decisions, otherwise, versions, .. } = self;
+        let noun = if *decisions == 1 { "decision" } else { "decisions" };
+        let verdict = match (otherwise, versions.iter().any(|version| version != env!("CARGO_PKG_VERSION"))) {
+            (0, _) => "made again the same\n".to_owned(),
+            (_, false) => format!("{otherwise} of them come out otherwise: a line is missing, or was changed\n"),
+            (_, true) => {
+                let logged: Vec<_> = versions.iter().map(String::as_str).collect();
+                let this = env!("CARGO_PKG_VERSION");
+                format!("{otherwise} of them come out otherwise in this version ({this}): logged by {}\n", logged.join(", "))
+            }
+        };
+        format!("{}{decisions} {noun}, {verdict}", self.text)
+    }
 }
 
 #[cfg(test)]

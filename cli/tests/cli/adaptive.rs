@@ -17,7 +17,8 @@ result: $said
 #[test]
 fn a_run_adapts_between_bounds_and_tells_why() {
     let place = Place::new(&[("flow.yaml", FLOW)]);
-    let run = place.remuda(&["run", "flow.yaml", "--adapt", "0..3", "--explain-scaling"]);
+    let run = place.remuda(&["run", "flow.yaml", "--adapt", "0..3", "--explain-scaling=-"]);
+    assert!(!place.path().join("-").exists(), "it is standard error");
     assert_eq!(run.code(0).out, "well\n");
     let started = "scaling: from 0 to 3 workers, a start is taken for 10ms, a budget of 3600 worker-seconds";
     run.says(&[started, " (start +", "adaptive scaling: ", " of a budget of 3600 worker-seconds used, ", "cluster closed"]);
@@ -51,13 +52,28 @@ fn a_log_of_decisions_is_made_again_the_same() {
     place.remuda(&["explain-scaling", "rest.jsonl"]).code(2).says(&["rest.jsonl:1", "from its first line"]);
     place.remuda(&["explain-scaling", "flow.yaml"]).code(2).says(&["flow.yaml:1", "not a line of a decision log"]);
     place.remuda(&["explain-scaling", "none"]).code(2).says(&["none: "]);
+
+    let cut = log.lines().count();
+    fs::write(place.path().join("cut.jsonl"), &log[..log.len() - 9]).unwrap();
+    let whole = place.remuda(&["explain-scaling", "cut.jsonl"]);
+    whole.code(2).says(&[&format!("cut.jsonl ends in the middle of line {cut}")]);
+    let word = if decisions == 2 { "decision" } else { "decisions" };
+    assert!(whole.out.ends_with(&format!("\n{} {word}, made again the same\n", decisions - 1)), "{}", whole.out);
+    fs::write(place.path().join("empty"), "").unwrap();
+    place.remuda(&["explain-scaling", "empty"]).code(2).says(&["empty is empty, which is no log", "--explain-scaling=FILE"]);
+    fs::write(place.path().join("binary"), b"\x7fELF\xff\xfe\n\x00").unwrap();
+    place.remuda(&["explain-scaling", "binary"]).code(2).says(&["binary:1: ", "it is not text", "--explain-scaling=FILE"]);
 }
 
 #[test]
 fn mistakes_about_bounds_are_told_before_anything_is_created() {
     let place = Place::new(&[("flow.yaml", FLOW), ("wrong.yaml", &FLOW.replace("budget", "budgte"))]);
-    for (bounds, words) in [("4", "at most 4 is `..4`"), ("0..=4", "without the `=`"), ("9..3", "`minimum` (9) is more than `maximum` (3)")]
-    {
+    for (bounds, words) in [
+        ("4", "at most 4 is `..4`"),
+        ("-1..3", "expected MIN..MAX"),
+        ("0..=4", "without the `=`"),
+        ("9..3", "`minimum` (9) is more than `maximum` (3)"),
+    ] {
         place.remuda(&["validate", "flow.yaml", "--adapt", bounds]).code(2).says(&["--adapt: ", words]);
     }
     place.remuda(&["validate", "wrong.yaml"]).code(2).says(&["wrong.yaml:2:", "adapt_kwargs.budgte", "did you mean `budget`"]);
@@ -66,6 +82,7 @@ fn mistakes_about_bounds_are_told_before_anything_is_created() {
         .code(2)
         .says(&["`adapt_kwargs` (--adapt)", "--address"]);
     place.remuda(&["run", "flow.yaml", "--explain-scaling=no/where"]).code(2).says(&["--explain-scaling: no/where cannot be written"]);
+    place.remuda(&["run", "flow.yaml", "--explain-scaling="]).code(2).says(&["--explain-scaling: the file is empty"]);
     let shown = place.remuda(&["config", "show", "--origin", "--adapt", "2..", "flow.yaml"]);
     insta::assert_snapshot!(shown.code(0).out);
 }
