@@ -29,6 +29,7 @@ mod regret;
 mod retire;
 mod stages;
 mod state;
+mod steady;
 mod stream;
 mod target;
 mod view;
@@ -117,7 +118,7 @@ impl Adaptive {
     fn look<'a>(&'a self, state: &mut State, load: &'a Load, fleet: &'a Fleet) -> View<'a> {
         let durations = durations::durations(load);
         let mut view = View::new(self, state, load, fleet, durations);
-        state.stream.note(load, &view.durations, view.now, view.startup);
+        state.stream.note(load, &view.durations, view.now, (view.startup, self.interval()));
         view.rate = state.stream.rate(view.startup);
         view.streaming = state.stream.workers(view.rate, view.slots);
         let replay = recurrence::Replay {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::{durations::Estimate, load::Load};
+use super::{durations::Estimate, load::Load, steady::Steady};
 
 /// How much work arrived, in bins of a sixth of a start-up.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ pub(super) struct Stream {
     arrived: Vec<u64>,
     /// Workers for it, as long as they fit: see [`Stream::workers`].
     held: u32,
+    #[serde(default)]
+    steady: Steady,
 }
 
 impl Stream {
@@ -34,12 +36,17 @@ impl Stream {
     }
 
     /// Takes in what arrived since the last decision.
-    pub(super) fn note(&mut self, load: &Load, durations: &[Estimate], now: f64, startup: f64) {
+    pub(super) fn note(&mut self, load: &Load, durations: &[Estimate], now: f64, (startup, interval): (f64, f64)) {
         self.arrived.resize(self.arrived.len().max(load.prefixes.len()), 0);
+        let (mut tasks, mut work) = (0.0, 0.0);
         for ((prefix, estimate), before) in load.prefixes.iter().zip(durations).zip(&mut self.arrived) {
-            self.work += prefix.arrived.saturating_sub(*before) as f64 * estimate.mean;
+            let arrived = prefix.arrived.saturating_sub(*before) as f64;
+            tasks += arrived;
+            work += arrived * estimate.mean;
             *before = prefix.arrived;
         }
+        self.steady.note(now, interval, tasks, work);
+        self.work += work;
         let passed = now - self.since;
         if passed >= Self::width(startup) {
             self.bins.push_back(std::mem::take(&mut self.work) / passed);
@@ -56,6 +63,10 @@ impl Stream {
     /// Level: the mean of the last five bins without the least and the fullest; a median jumps by a whole task. Slope: the median
     /// of the slopes between all pairs (Theil-Sen), where three quarters of them rise. At most twice the fullest bin.
     pub(super) fn rate(&self, startup: f64) -> f64 {
+        let steady = self.steady.rate(self.held > 0);
+        if steady > 0.0 {
+            return steady;
+        }
         let count = self.bins.len();
         if count < Self::ENOUGH {
             return 0.0;

@@ -2,6 +2,7 @@
 
 mod herd;
 mod input;
+mod settles;
 
 use std::time::Duration;
 
@@ -228,24 +229,6 @@ fn constant_load_settles() {
     }
 }
 
-/// Tasks at even times where workers start in a second: nobody is let go and started again, however short or rare the tasks are. It once
-/// let the only worker go after each task.
-#[test]
-fn constant_load_settles_where_starts_are_fast() {
-    for every in [137u64, 263, 617, 1300, 5000] {
-        for millis in [100u64, 250, 1000, 2000, 3458, 9000] {
-            let mut herd = Herd::new(bounded(0, 200), backend(1), 1, 7, 0.0);
-            for k in 0..900_000 / every {
-                herd.submit(Duration::from_millis(every * k), 1, Duration::from_millis(millis));
-            }
-            let Plot { desired, killed } = herd.plot(890);
-            let steps: Vec<_> = desired[300..].windows(2).map(|pair| pair[1].cmp(&pair[0])).filter(|step| step.is_ne()).collect();
-            let turns = steps.windows(2).filter(|pair| pair[0] != pair[1]).count();
-            assert_eq!((turns, killed), (0, 0), "{millis} ms every {every} ms: {:?}", &desired[300..]);
-        }
-    }
-}
-
 /// A spent budget starts nothing, whatever there is to do, and says so; what there is goes on.
 #[test]
 fn a_budget_stops_growth() {
@@ -374,20 +357,5 @@ proptest! {
         let Plot { desired, killed } = herd.plot(patience);
         prop_assert_eq!(desired.last().copied(), Some(minimum));
         prop_assert_eq!(killed, 0);
-    }
-}
-
-/// Seven and eight tasks by turns in each bin of the rate: the fleet stays all the same. It once went up and down every ten seconds.
-#[test]
-fn uneven_constant_load_settles() {
-    for (startup, every, millis) in [(10, 263, 3458), (10, 617, 9000), (60, 263, 3458)] {
-        let mut herd = Herd::new(bounded(0, 200), backend(startup), 1, 7, 0.0);
-        for k in 0..3_600_000 / every {
-            herd.submit(Duration::from_millis(every * k), 1, Duration::from_millis(millis));
-        }
-        let Plot { desired, killed } = herd.plot(3590);
-        let steps: Vec<_> = desired[600..].windows(2).map(|pair| pair[1].cmp(&pair[0])).filter(|step| step.is_ne()).collect();
-        let turns = steps.windows(2).filter(|pair| pair[0] != pair[1]).count();
-        assert_eq!((turns, killed), (0, 0), "{startup} {every} {millis}: {:?}", &desired[600..]);
     }
 }

@@ -1,0 +1,69 @@
+//! Under constant load the number of workers does not go up and down for ever.
+
+use std::time::Duration;
+
+use remuda_core::adaptive::Backend;
+
+use crate::{
+    bounded,
+    herd::{Herd, Plot},
+    input::secs,
+};
+
+/// One task of `each` every `every` seconds for so many seconds: how often the number of workers turned after `settled` of them.
+fn turns(startup: u64, every: f64, each: f64, (settled, seconds): (usize, usize)) -> (usize, Vec<u32>) {
+    let mut herd = Herd::new(bounded(0, 200), Backend::new(secs(startup)), 1, 7, 0.0);
+    for k in 0..(seconds as f64 / every) as u32 {
+        herd.submit(Duration::from_secs_f64(every * f64::from(k)), 1, Duration::from_secs_f64(each));
+    }
+    let Plot { mut desired, killed } = herd.plot(seconds - 10);
+    assert_eq!(killed, 0, "start-up {startup} s, {each} s every {every} s");
+    let desired = desired.split_off(settled);
+    let steps: Vec<_> = desired.windows(2).map(|pair| pair[1].cmp(&pair[0])).filter(|step| step.is_ne()).collect();
+    (steps.windows(2).filter(|pair| pair[0] != pair[1]).count(), desired)
+}
+
+/// Tasks at even times where workers start in a second: nobody is let go and started again, however short or rare the tasks are. It once
+/// let the only worker go after each task.
+#[test]
+fn constant_load_settles_where_starts_are_fast() {
+    for every in [0.137, 0.263, 0.617, 1.3, 5.0] {
+        for each in [0.1, 0.25, 1.0, 2.0, 3.458, 6.0, 9.0] {
+            let (turns, desired) = turns(1, every, each, (300, 900));
+            assert_eq!(turns, 0, "{each} s every {every} s: {desired:?}");
+        }
+    }
+}
+
+/// Any load of tasks one by one that is not a pause of more than a quarter of a minute after each task: a worker that waits as long for the next
+/// one goes. It once went between one worker and two for ever under loads a little above one. A campaign (`PROPTEST_CASES`) takes
+/// more start-ups and loads.
+#[test]
+fn one_task_after_the_other_settles() {
+    let campaign = std::env::var("PROPTEST_CASES").is_ok();
+    let startups: &[u64] = if campaign { &[1, 2, 3, 5, 10] } else { &[1] };
+    let (step, seconds) = if campaign { (1, 1800) } else { (8, 1100) };
+    for &startup in startups {
+        for each in [0.5, 1.0, 2.0, 3.3, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 20.0] {
+            // Tenths from 0.3 to 3.5, and the hard ones a little beside whole numbers.
+            let tenths = (3..=35).step_by(step).map(|tenth| f64::from(tenth) / 10.0);
+            for load in tenths.chain([0.97, 1.05, 1.2, 2.05, 3.05]) {
+                let every = each / load;
+                if every - each > 14.0 {
+                    continue;
+                }
+                let (turns, desired) = turns(startup, every, each, (600, seconds));
+                assert_eq!(turns, 0, "start-up {startup} s, {each} s every {every} s: {desired:?}");
+            }
+        }
+    }
+}
+
+/// Seven and eight tasks by turns in each bin of the rate: the fleet stays all the same. It once went up and down every ten seconds.
+#[test]
+fn uneven_constant_load_settles() {
+    for (startup, every, each) in [(10, 0.263, 3.458), (10, 0.617, 9.0), (60, 0.263, 3.458)] {
+        let (turns, desired) = turns(startup, every, each, (600, 3600));
+        assert_eq!(turns, 0, "{startup} {every} {each}: {desired:?}");
+    }
+}
