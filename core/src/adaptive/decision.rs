@@ -4,15 +4,15 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What is to be done now. Victims and cancelled requests are idle and unneeded at the time of the decision; whoever carries it
-/// out drains them, and lets a victim live that has become busy meanwhile.
+/// What is to be done now. Victims and cancelled requests are idle and unneeded at the time of the decision, unless there are more
+/// than there may be ([`Reason::Above`]); whoever carries it out drains the victims: what they run meanwhile, they finish.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     /// Workers that should be there or on their way once this is done; draining ones do not count.
     pub desired: u32,
     /// Workers to ask for now.
     pub launch: u32,
-    /// Idle workers to drain, by id, fewest stored bytes first.
+    /// Workers to drain, by id: idle ones, fewest stored bytes first, then busy ones if there are more than there may be.
     pub victims: Vec<u64>,
     /// Requests to take back, by id.
     pub cancelled: Vec<u64>,
@@ -72,6 +72,15 @@ pub enum Reason {
     Maximum {
         /// It.
         workers: u32,
+    },
+    /// There are more than there may be: it was lowered.
+    Above {
+        /// The upper bound.
+        maximum: u32,
+        /// Busy workers that finish what they run, then go.
+        busy: u32,
+        /// Workers above it that cannot go yet: nobody has room for their results, or they must stay for now.
+        kept: u32,
     },
     /// The budget is spent, so nothing is started.
     Budget {
@@ -138,6 +147,15 @@ impl fmt::Display for Reason {
             Self::Memory { stored } => write!(f, "{} MiB of results need the memory", stored >> 20),
             Self::Minimum { workers } => write!(f, "the minimum is {workers}"),
             Self::Maximum { workers } => write!(f, "the maximum is {workers}"),
+            Self::Above { maximum, busy, kept } => {
+                write!(f, "the maximum is {maximum}: ")?;
+                match (busy, kept) {
+                    (0, 0) => f.write_str("those above it go"),
+                    (0, kept) => write!(f, "{kept} above it cannot go yet (results without another place, or pinned work)"),
+                    (busy, 0) => write!(f, "those above it go, {busy} when they have finished what they run"),
+                    (busy, kept) => write!(f, "{busy} above it go when they have finished what they run, {kept} cannot go yet"),
+                }
+            }
             Self::Budget { spent, wanted } => {
                 write!(f, "the budget is spent ({spent:.0} worker-seconds): {wanted} workers more would help")
             }

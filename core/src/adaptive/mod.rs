@@ -10,7 +10,8 @@
 //! decision, so that a log ([`Entry`]) can be replayed ([`Replay`]).
 //!
 //! Promises, held by `core/tests/adaptive`:
-//! - a busy worker is never a victim, nor one whose results the others could not hold;
+//! - a busy worker is never a victim, unless there are more than `maximum` (it finishes what it runs); nor ever one whose results
+//!   the others could not hold;
 //! - the workers that are there or on their way stay between `minimum` and `maximum`, the budget permitting;
 //! - any work and nobody there: somebody is asked for, unless that is [blocked](Fleet::blocked) or the budget is spent;
 //! - under constant load the number settles.
@@ -164,7 +165,7 @@ impl Adaptive {
         }
         let decision = self.shrink(state, view, Pressure { need, floor, alone }, lost);
         let reason = match reason {
-            Some(reason) if decision.desired == view.current() => reason,
+            Some(reason) if decision.desired == view.current() && decision.desired <= self.maximum() => reason,
             _ => explain(view, state, &decision, &base, waited),
         };
         Decision { reason, ..decision }
@@ -231,17 +232,20 @@ impl Adaptive {
         let over = left.saturating_sub(self.maximum());
         let surplus = left.saturating_sub(needed).max(over);
         let more = retire::requests(view, &taken, surplus, over);
-        let surplus = surplus - more.len() as u32;
+        let (surplus, more_taken) = (surplus - more.len() as u32, more.len());
         taken.extend(more);
         let since_billed = |id| state.starts.workers.get(&id).and_then(|start| start.billed).map(|at| view.now - at);
-        let victims = retire::idle(view, surplus, since_billed);
+        let mut victims = retire::idle(view, surplus, since_billed);
         if !victims.is_empty() {
             state.regret.lets_go(view.now, current);
         }
+        let above = over.saturating_sub((more_taken + victims.len()) as u32);
+        let (beyond, busy) = retire::beyond(view, &victims, above);
+        victims.extend(beyond);
         let desired = current - taken.len() as u32 - victims.len() as u32;
         let reason = match (victims.is_empty() && taken.is_empty(), current > self.maximum()) {
+            (_, true) => Reason::Above { maximum: self.maximum(), busy, kept: desired.saturating_sub(self.maximum()) },
             (true, _) => Reason::Asleep,
-            (false, true) => Reason::Maximum { workers: self.maximum() },
             (false, false) => Reason::Surplus { needed, window },
         };
         let count = lost.len() as u32;

@@ -1,4 +1,4 @@
-//! Who goes: requests first, then idle workers, those that hold the least first.
+//! Who goes: requests first, then idle workers, those that hold the least first; busy ones only beyond the maximum.
 
 use super::{
     fleet::{Fleet, Phase, Worker},
@@ -44,6 +44,29 @@ pub(super) fn idle(view: &View<'_>, count: u32, since_billed: impl Fn(u64) -> Op
         victims.push(worker.id);
     }
     victims
+}
+
+/// Up to `count` workers beyond those, as there are more than there may be: whatever they run, or waits. Idle ones first, and those that
+/// hold the least. And how many of them are busy: they finish what they run.
+pub(super) fn beyond(view: &View<'_>, victims: &[u64], count: u32) -> (Vec<u64>, u32) {
+    let (mut more, mut busy) = (vec![], 0);
+    if count == 0 {
+        return (more, busy);
+    }
+    let mut room = Room::of(view.fleet);
+    let live = |worker: &&Worker| matches!(worker.phase, Phase::Live(_));
+    let (gone, mut left): (Vec<&Worker>, Vec<&Worker>) =
+        view.fleet.workers.iter().filter(live).partition(|worker| victims.contains(&worker.id));
+    gone.into_iter().for_each(|worker| room.leave(worker));
+    left.sort_by_key(|worker| (worker.processing > 0, worker.bytes, worker.processing, worker.id));
+    for worker in left.into_iter().filter(|worker| !worker.pinned) {
+        if more.len() < count as usize && room.holds_without(worker, view.stored) {
+            room.leave(worker);
+            busy += u32::from(worker.processing > 0);
+            more.push(worker.id);
+        }
+    }
+    (more, busy)
 }
 
 /// The memory of the live workers that stay.

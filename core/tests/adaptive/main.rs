@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use remuda_core::{
-    adaptive::{AdaptConfig, Adaptive, Backend, Decision, Entry, Fleet, Group, Load, Phase, Reason, Replay, State},
+    adaptive::{AdaptConfig, Adaptive, Backend, Decision, Entry, Fleet, Group, Load, Phase, Reason, Replay, State, Worker},
     duration::Seconds,
 };
 
@@ -33,8 +33,21 @@ fn long(usual: u32) -> u32 {
 /// What holds for any answer to any question.
 fn sound(adaptive: &AdaptConfig, fleet: &Fleet, decision: &Decision) -> Result<(), TestCaseError> {
     let phase = |id: &u64| fleet.workers.iter().find(|worker| worker.id == *id);
-    for id in &decision.victims {
-        prop_assert!(phase(id).is_some_and(|worker| worker.is_idle()), "{id} is a victim and not idle: {decision:?}");
+    let (low, high) = (adaptive.minimum.unwrap_or(0), adaptive.maximum.unwrap_or(u32::MAX));
+    let counted = fleet.workers.iter().filter(|worker| worker.phase != Phase::Draining).count() as u32;
+    let mut busy = 0;
+    for worker in decision.victims.iter().map(phase) {
+        let goes = worker.is_some_and(|worker| matches!(worker.phase, Phase::Live(_)) && !worker.pinned);
+        prop_assert!(goes, "{worker:?} is a victim: {decision:?}");
+        busy += u32::from(worker.is_some_and(|worker| !worker.is_idle()));
+    }
+    // Busy ones only where there are more than there may be, no more of them than that, and said so; and not before idle ones.
+    let above = matches!(&decision.reason, Reason::Above { busy: told, .. } if *told == busy);
+    prop_assert!(busy == 0 || counted > high && decision.desired >= high && above, "busy victims: {decision:?}");
+    let stays = |worker: &&Worker| !decision.victims.contains(&worker.id) && matches!(worker.phase, Phase::Live(_)) && !worker.pinned;
+    if fleet.workers.iter().all(|worker| worker.bytes == 0) {
+        prop_assert!(busy == 0 || !fleet.workers.iter().filter(stays).any(Worker::is_idle), "{decision:?}");
+        prop_assert!(decision.desired <= high || !fleet.workers.iter().any(|worker| stays(&worker)), "{decision:?}");
     }
     for id in &decision.cancelled {
         prop_assert!(phase(id).is_some_and(|worker| worker.phase == Phase::Starting), "{id} is cancelled and not starting");
@@ -43,9 +56,7 @@ fn sound(adaptive: &AdaptConfig, fleet: &Fleet, decision: &Decision) -> Result<(
     gone.sort();
     gone.dedup();
     prop_assert_eq!(gone.len(), decision.victims.len() + decision.cancelled.len(), "named twice: {:?}", decision);
-    let counted = fleet.workers.iter().filter(|worker| worker.phase != Phase::Draining).count() as u32;
     prop_assert_eq!(decision.desired, counted - gone.len() as u32 + decision.launch);
-    let (low, high) = (adaptive.minimum.unwrap_or(0), adaptive.maximum.unwrap_or(u32::MAX));
     prop_assert!(decision.launch == 0 || decision.desired <= high, "{decision:?}");
     prop_assert!(gone.len() as u32 == decision.lost || decision.desired >= low, "{decision:?}");
     prop_assert!(decision.desired >= low.min(high) || matches!(decision.reason, Reason::Budget { .. }), "{decision:?}");
@@ -271,6 +282,40 @@ fn what_runs_on_a_draining_worker_starts_nobody() {
     assert_eq!(leaves(&chain, 1).launch, 0, "{:?}", leaves(&chain, 1));
     chain.prefixes[0].running = vec![each - Duration::from_millis(100)];
     assert!(leaves(&chain, 1).launch <= 40);
+}
+
+/// More than there may be, all of them busy and tasks waiting: as many as are above go, idle ones and those that hold the least first;
+/// who must stay stays, and who holds what the others have no room for.
+#[test]
+fn what_is_above_the_maximum_goes_busy_or_not() {
+    let mut load = map(1000, secs(10), true);
+    load.groups[0].processing = 3;
+    load.prefixes[0].running = vec![secs(1); 3];
+    let busy = |id: u64, bytes: u64| Worker { bytes, ..worker(id, Phase::Live(secs(0)), 1) };
+    let idle = Worker { bytes: 9, ..worker(3, Phase::Live(secs(0)), 0) };
+    let workers = vec![busy(0, 7), busy(1, 5), busy(2, 6), idle];
+    let decide = |maximum, workers: &[Worker]| {
+        let fleet = Fleet { workers: workers.to_vec(), slots: 1, ..Fleet::default() };
+        Adaptive::new(bounded(0, maximum), backend(1)).decide(State::default(), secs(10), &load, &fleet).1
+    };
+    for (maximum, victims) in [(4, vec![]), (3, vec![3]), (2, vec![3, 1]), (1, vec![3, 1, 2])] {
+        let decision = decide(maximum, &workers);
+        assert_eq!((decision.desired, decision.launch, &decision.victims), (maximum, 0, &victims), "{decision}");
+        let told = matches!(decision.reason, Reason::Above { busy, kept: 0, .. } if busy as usize + 1 == victims.len());
+        assert!(told || victims.is_empty(), "{decision}");
+    }
+    assert!(decide(1, &workers).to_string().contains("the maximum is 1: those above it go, 2 when they have finished"));
+    let pinned: Vec<_> = workers.iter().map(|worker| Worker { pinned: worker.id != 2, ..worker.clone() }).collect();
+    let decision = decide(1, &pinned);
+    assert_eq!((decision.desired, &decision.victims), (3, &vec![2]));
+    assert!(matches!(decision.reason, Reason::Above { busy: 1, kept: 2, .. }), "{decision}");
+    let full: Vec<_> = workers.iter().map(|worker| Worker { bytes: 50, memory_limit: 100, ..worker.clone() }).collect();
+    let decision = decide(1, &full);
+    assert!(matches!(decision.reason, Reason::Above { busy: 0, kept: 3, .. }) && decision.victims.is_empty(), "{decision}");
+    // One on its way goes before all of them.
+    let mut more = workers;
+    more.push(worker(4, Phase::Starting, 0));
+    assert_eq!((decide(4, &more).cancelled, decide(4, &more).victims), (vec![4], vec![]));
 }
 
 /// Learned start-up times are kept, and given to the next cluster of the class.

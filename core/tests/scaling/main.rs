@@ -212,6 +212,26 @@ async fn scaling_ends_it_and_says_so_and_adapting_again_replaces_the_bounds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lower_maximum_holds_also_under_a_stream_without_end() {
+    let (yard, cluster) = open(Plan::of("yard::Lowered", s(1)), bounds(0, 4)).await;
+    let mut events = cluster.events();
+    yard.submit(10_000, s(5));
+    until(&cluster, |status| status.running == 4).await;
+    yard.submit(4, s(90)); // beyond any deadline for drains
+    cluster.adapt(bounds(0, 1)).unwrap();
+    let begin = Instant::now();
+    until(&cluster, |status| status.running == 1 && status.draining == 3).await;
+    assert!(begin.elapsed() <= s(1), "{:?}", begin.elapsed());
+    until(&cluster, |status| status.workers.len() == 1).await;
+    assert!(begin.elapsed() <= s(10), "they take no new tasks: {:?}", begin.elapsed());
+    sleep(s(300)).await;
+    assert_eq!((cluster.status().running, yard.launches().len(), yard.killed()), (1, 4, 0));
+    let told = decisions(&heard(&mut events));
+    assert!(told.iter().any(|decision| decision.reason == Reason::Above { maximum: 1, busy: 3, kept: 0 }), "{told:?}");
+    cluster.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_is_closed_at_any_moment_also_while_it_looks_or_launches() {
     for millis in (0..4000).step_by(130) {
         let plan = Plan { load_takes: Duration::from_millis(600), launch_waits: true, ..Plan::of("yard::Closed", s(2)) };
