@@ -62,7 +62,17 @@ impl State {
         self.tokens = backend.launch_limit().map(|(burst, _)| (self.tokens.unwrap_or(burst) - f64::from(workers)).max(0.0));
     }
 
-    /// What the cluster has used, as far as decisions were made.
+    /// The end, at `now`: what was used since the last decision. Workers that came after it count from their `billed` on.
+    pub(crate) fn settle(&mut self, now: Duration, fleet: &Fleet, interval: Duration) {
+        let decided = self.clock.last.is_some();
+        let passed = self.clock.advance(now, interval.as_secs_f64());
+        for worker in &fleet.workers {
+            let Some(billed) = worker.billed.map(|at| now.saturating_sub(at).as_secs_f64()) else { continue };
+            self.usage.bill(worker, if decided { billed.min(passed) } else { billed }, true);
+        }
+    }
+
+    /// What the cluster has used, as far as decisions were made, or until the end.
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.usage
@@ -84,10 +94,14 @@ impl Usage {
     /// `seen`: it is known who has work.
     pub(super) fn add(&mut self, fleet: &Fleet, seconds: f64, seen: bool) {
         for worker in fleet.workers.iter().filter(|worker| worker.billed.is_some()) {
-            self.worker_seconds += seconds;
-            if worker.processing == 0 && (seen || !matches!(worker.phase, Phase::Live(_))) {
-                self.idle_worker_seconds += seconds;
-            }
+            self.bill(worker, seconds, seen);
+        }
+    }
+
+    fn bill(&mut self, worker: &Worker, seconds: f64, seen: bool) {
+        self.worker_seconds += seconds;
+        if worker.processing == 0 && (seen || !matches!(worker.phase, Phase::Live(_))) {
+            self.idle_worker_seconds += seconds;
         }
     }
 }

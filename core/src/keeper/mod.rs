@@ -181,6 +181,7 @@ impl Keeper {
             Command::Scale { count, victims, number } => {
                 self.heard = self.heard.max(number);
                 self.wish = (Some(count), None);
+                self.settle();
                 if let Some(scaler) = self.scaler.take() {
                     self.ended = Some(adapt_status(&scaler, count, &self.fleet.snapshot()));
                     self.retired = Some(scaler);
@@ -197,19 +198,22 @@ impl Keeper {
             }
             Command::Close => {
                 self.looks.abort_all();
+                self.settle();
                 Input::Close
             }
         }
     }
 
-    async fn end(self, result: Result<CloseReport>) {
+    async fn end(mut self, result: Result<CloseReport>) {
+        self.settle();
         if let Some(cx) = self.made.context() {
             cx.end_tasks().await;
             cx.ledger().end(&result).await;
         }
         self.status.send_modify(|status| {
             *status = ClusterStatus { wanted: 0, starting: 0, running: 0, draining: 0, slots: 0, workers: vec![], ..status.clone() };
-            if let Some(adapt) = &mut status.adapt {
+            if let (Some(adapt), Some(scaler)) = (&mut status.adapt, &self.scaler) {
+                adapt.usage = scaler.state().usage();
                 (adapt.desired, adapt.starting, adapt.running, adapt.draining) = (0, 0, 0, 0);
             }
             status.failure = self.fleet.failure().cloned();

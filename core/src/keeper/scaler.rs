@@ -69,6 +69,8 @@ pub(super) struct Scaler {
     trouble: Option<String>,
     /// Failed looks in a row.
     failed: u32,
+    /// Who had how many tasks at the last look.
+    busy: HashMap<u64, u32>,
 }
 
 impl Scaler {
@@ -98,6 +100,7 @@ impl Scaler {
             decision: None,
             trouble: None,
             failed: 0,
+            busy: HashMap::new(),
             config,
         }
     }
@@ -201,6 +204,7 @@ impl Scaler {
         if std::mem::take(&mut self.changed) {
             log.write(|| self.begin());
         }
+        self.busy = fleet.workers.iter().map(|worker| (worker.id, worker.processing)).collect();
         let state = std::mem::take(&mut self.state);
         let learned_before = state.startup();
         let decided = catch_unwind(AssertUnwindSafe(|| self.adaptive.decide(state, now, &seen.load, &fleet)));
@@ -228,6 +232,19 @@ impl Scaler {
         self.state = state;
         log.write(|| Entry::Held(Held { now, fleet, decision: decision.clone() }));
         decision
+    }
+
+    /// It ends, so the bill is made up to now. Who was not seen yet has work, unless there was none at all.
+    pub(super) fn settle(&mut self, now: Duration, members: Vec<Member>) {
+        if self.native.is_some() {
+            return;
+        }
+        let mut fleet = self.fleet(members, false, vec![]);
+        for worker in &mut fleet.workers {
+            let unseen = u32::from(!self.resting && matches!(worker.phase, Phase::Live(_)));
+            worker.processing = self.busy.get(&worker.id).copied().unwrap_or(unseen);
+        }
+        self.state.settle(now, &fleet, self.config.interval.0);
     }
 
     /// Which workers are to come.

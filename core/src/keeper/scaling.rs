@@ -80,6 +80,14 @@ impl Keeper {
         Input::Decided(decision)
     }
 
+    /// What was used until now, as no decision may follow.
+    pub(super) fn settle(&mut self) {
+        let now = self.begin.elapsed();
+        if let Some(scaler) = &mut self.scaler {
+            scaler.settle(now, self.fleet.members(now));
+        }
+    }
+
     /// Tells the engine which workers are to come, if that has changed.
     pub(super) fn foretell(&mut self, wanted: u32) {
         let Some(engine) = &self.engine else { return };

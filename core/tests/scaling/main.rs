@@ -185,6 +185,30 @@ async fn workers_to_begin_with_count_as_started_and_a_number_does_not_make_the_b
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_bill_is_made_up_to_the_end_however_long_the_interval() {
+    for ends in ["closed", "scaled"] {
+        for (tasks, idle) in [(0, 3.0), (2, 1.0)] {
+            let config = AdaptConfig { interval: Seconds(s(60)), ..bounds(3, 3) };
+            let (yard, cluster) = open(Plan::of("yard::Settled", s(1)), config).await;
+            yard.submit(tasks, s(600));
+            sleep(s(100)).await;
+            let before = cluster.status().adapt.unwrap().usage;
+            let usage = if ends == "closed" {
+                cluster.close().await.unwrap();
+                cluster.status().adapt.unwrap().usage
+            } else {
+                cluster.scale(1);
+                until(&cluster, |status| status.adapt.is_none()).await.adapt_ended.unwrap().usage
+            };
+            let near = |a: f64, b: f64| (a - b).abs() < 7.0;
+            assert!(near(usage.worker_seconds, 300.0), "{ends}, {tasks} tasks: {before:?} {usage:?}");
+            assert!(near(usage.idle_worker_seconds, 100.0 * idle), "{ends}, {tasks} tasks: {before:?} {usage:?}");
+            assert_eq!(usage.launched, 3);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn scaling_ends_it_and_says_so_and_adapting_again_replaces_the_bounds() {
     let (yard, cluster) = open(Plan::of("yard::Turns", s(1)), bounds(0, 4)).await;
     let mut events = cluster.events();
