@@ -49,16 +49,22 @@ type Bounds = serde_json::Map<String, serde_json::Value>;
 
 impl Wish {
     pub(super) fn new(workers: Option<u32>, adapt: Option<&str>, force: bool) -> Result<Self> {
-        if let Some(workers) = workers {
-            if workers > MOST && !force {
-                let error = Error::new(ErrorKind::ConfigInvalid, format!("--workers {workers}: more than {MOST} workers"));
-                return Err(error.with_hint("add --force if that many are meant"));
+        let few = |flag: &dyn std::fmt::Display, count: u64| {
+            if count <= u64::from(MOST) || force {
+                return Ok(());
             }
-            return Ok(Self::Workers(workers));
+            let error = Error::new(ErrorKind::ConfigInvalid, format!("{flag}: more than {MOST} workers"));
+            Err(error.with_hint("add --force if that many are meant"))
+        };
+        if let Some(workers) = workers {
+            return few(&format_args!("--workers {workers}"), workers.into()).map(|()| Self::Workers(workers));
         }
         let invalid = |text: &dyn std::fmt::Display| Error::new(ErrorKind::ConfigInvalid, format!("--adapt: {text}"));
         let bounds = parse_bounds(adapt.unwrap_or_default()).map_err(|text| invalid(&text))?;
         bounded(None, &bounds).map_err(|error| invalid(&error.message()))?;
+        // No bound above is a wish of its own: the work says how many.
+        let most = bounds.values().filter_map(serde_json::Value::as_u64).max();
+        few(&format_args!("--adapt {}", adapt.unwrap_or_default()), most.unwrap_or(0))?;
         Ok(Self::Adapt(bounds))
     }
 
@@ -94,6 +100,11 @@ pub(super) async fn scale(at: &At, wish: &Wish, screen: &Screen) -> Result<ExitC
     // Taken when nobody has said a number yet: the number ends it.
     let adaptive = get(&holder, "adaptive").and_then(Value::as_bool).unwrap_or(false);
     ask(&mut rpc, wish, &name).await?;
+    // Also with --json: what is told here is for people, on standard error.
+    if matches!(wish, Wish::Workers(0)) {
+        screen
+            .lines("note: without workers finished results have nowhere to go: Dask drops them, and computes them again when workers come");
+    }
     let lines = match wish {
         Wish::Workers(workers) => {
             if at.json {
@@ -232,6 +243,16 @@ async fn write(rpc: &mut Rpc, key: &str, value: Value) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_workers_are_a_slip_unless_forced() {
+        for (workers, adapt) in [(Some(20_000), None), (None, Some("0..20000")), (None, Some("20000.."))] {
+            let error = Wish::new(workers, adapt, false).err().expect("so many are hardly meant").report().to_string();
+            assert!(error.contains("more than 10000 workers") && error.contains("--force"), "{error}");
+            assert!(Wish::new(workers, adapt, true).is_ok());
+        }
+        assert!(Wish::new(None, Some("0..10000"), false).is_ok());
+    }
 
     #[test]
     fn a_request_says_what_was_wished_and_anything_else_says_nothing() {

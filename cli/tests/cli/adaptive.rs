@@ -76,6 +76,11 @@ fn mistakes_about_bounds_are_told_before_anything_is_created() {
     ] {
         place.remuda(&["validate", "flow.yaml", "--adapt", bounds]).code(2).says(&["--adapt: ", words]);
     }
+    let wrong = |kwargs: &str| format!("runner: {{adapt_kwargs: {{{kwargs}}}}}{}", FLOW.split_once("}}").unwrap().1);
+    fs::write(place.path().join("inf.yaml"), wrong("maximum: .inf")).unwrap();
+    place.remuda(&["validate", "inf.yaml"]).code(2).says(&["adapt_kwargs.maximum: the number is not finite (no bound is null"]);
+    fs::write(place.path().join("max.yaml"), wrong("max: 3")).unwrap();
+    place.remuda(&["validate", "max.yaml"]).code(2).says(&["adapt_kwargs.max: unknown key; did you mean `maximum`?"]);
     place.remuda(&["validate", "wrong.yaml"]).code(2).says(&["wrong.yaml:2:", "adapt_kwargs.budgte", "did you mean `budget`"]);
     place
         .remuda(&["run", "flow.yaml", "--adapt", "0..3", "--address", "tcp://h:1"])
@@ -116,8 +121,10 @@ with Client(sys.argv[1], timeout=30) as client:
     wish("5..").code(2).says(&["holds `barn` does not do that", "minimum"]);
     wish("3..1").code(2).says(&["--adapt: ", "minimum"]);
     wish("4").code(2).says(&["--adapt: expected MIN..MAX"]);
+    wish("0..20000").code(2).says(&["--adapt 0..20000: more than 10000 workers", "--force"]);
     place.remuda(&["cluster", "scale", &address]).code(2).says(&["--workers", "--adapt"]);
     place.remuda(&["cluster", "scale", &address, "-n", "1"]).code(0).says(&["adaptive scaling is over"]);
+    place.remuda(&["cluster", "scale", &address, "-n", "0"]).code(0).says(&["note: ", "computes them again", "0 workers wanted"]);
     held.signal(Signal::INT);
     let said = ["(start +", "adaptive scaling is over: 1 worker wanted", "follows the work: 1 to 2 workers", "cluster closed"];
     held.end().code(0).says(&said);

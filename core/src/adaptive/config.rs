@@ -16,6 +16,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-refused" = {
+    "min": "unknown key; did you mean `minimum`?",
+    "max": "unknown key; did you mean `maximum`?",
     "minimum_cores": "bounds are numbers of workers: use `minimum`",
     "maximum_cores": "bounds are numbers of workers: use `maximum`",
     "minimum_memory": "bounds are numbers of workers: use `minimum`",
@@ -78,7 +80,7 @@ impl AdaptConfig {
         match kwargs.parse::<Self>() {
             Ok(config) if between.is_empty() => Ok(config),
             Ok(_) => Err(Error::invalid(between)),
-            Err(error) => Err(Error::invalid(error.mistakes().iter().cloned().chain(between).collect())),
+            Err(error) => Err(Error::invalid(error.mistakes().iter().cloned().map(unbounded).chain(between).collect())),
         }
     }
 
@@ -90,6 +92,15 @@ impl AdaptConfig {
         let Ok(Value::Object(written)) = serde_json::to_value(self) else { return Ok(()) };
         Self::parse(written.into_iter().fold(Kwargs::new(), |kwargs, (key, value)| kwargs.with(key, value))).map(drop)
     }
+}
+
+/// Dask says `inf` for no bound, which JSON has only as a text.
+fn unbounded(mut mistake: Mistake) -> Mistake {
+    let infinite = |text: &str| text.trim_start_matches('.').parse().is_ok_and(|number: f64| number == f64::INFINITY);
+    if mistake.path == "maximum" && mistake.value.as_ref().and_then(Value::as_str).is_some_and(infinite) {
+        mistake.hint = Some("null, or leaving it out, means no bound".to_owned());
+    }
+    mistake
 }
 
 /// What no schema says: mistakes between keys, and an interval of nothing. They are looked for in what was written, so that
@@ -175,6 +186,10 @@ mod tests {
         let told = AdaptConfig::parse(kwargs.with("time_weight", -1).with("idle_max", 0)).unwrap_err();
         for path in ["minimum", "interval", "time_wait", "budget", "time_weight", "idle_max"] {
             assert!(told.mistakes().iter().any(|mistake| mistake.path == path), "{path}: {told}");
+        }
+        let error = AdaptConfig::parse(Kwargs::new().with("min", 5).with("max", 2).with("maximum", ".inf")).unwrap_err().to_string();
+        for words in ["did you mean `minimum`", "did you mean `maximum`", "null, or leaving it out, means no bound"] {
+            assert!(error.contains(words), "{words}: {error}");
         }
         let by_hand = AdaptConfig { time_weight: f64::NAN, ..AdaptConfig::default() };
         assert!(by_hand.check().is_err());

@@ -206,14 +206,15 @@ fn convert_table(table: &toml::de::DeTable<'_>, fault: &impl Fn(Range<usize>, &s
 
 fn convert(value: &toml::Spanned<toml::de::DeValue<'_>>, fault: &impl Fn(Range<usize>, &str) -> Fault) -> Result<Value, Fault> {
     use toml::de::DeValue;
-    let wrong = |message| fault(value.span(), message);
+    let wrong = |message: &str| fault(value.span(), message);
     Ok(match value.get_ref() {
         DeValue::String(s) => Value::String(s.to_string()),
         DeValue::Boolean(b) => Value::Bool(*b),
         DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix()).map_err(|_| wrong("the number is too large: quote it"))?.into(),
         DeValue::Float(n) => {
-            let number = n.as_str().parse::<f64>().ok().and_then(serde_json::Number::from_f64);
-            Value::Number(number.ok_or_else(|| wrong("the number is not finite"))?)
+            let number = n.as_str().parse::<f64>().unwrap_or(f64::NAN);
+            let hint = if number == f64::INFINITY { " (no bound is the key left out)" } else { "" };
+            Value::Number(serde_json::Number::from_f64(number).ok_or_else(|| wrong(&format!("the number is not finite{hint}")))?)
         }
         DeValue::Datetime(d) => Value::String(d.to_string()),
         DeValue::Array(items) => Value::Array(items.iter().map(|i| convert(i, fault)).collect::<Result<_, _>>()?),
@@ -262,7 +263,8 @@ mod tests {
     fn toml_mistakes_have_a_place() {
         let text = |text: &str| Document::parse("r.toml", text, Format::Toml).unwrap_err().to_string();
         assert!(text("a = 1\na = 2").starts_with("r.toml:2:1: "), "{}", text("a = 1\na = 2"));
-        assert_eq!(text("x = 1\ny = inf"), "r.toml:2:5: the number is not finite");
+        assert_eq!(text("x = 1\ny = inf"), "r.toml:2:5: the number is not finite (no bound is the key left out)");
+        assert_eq!(text("y = -inf"), "r.toml:1:5: the number is not finite");
         assert_eq!(text("y = 99999999999999999999"), "r.toml:1:5: the number is too large: quote it");
     }
 }

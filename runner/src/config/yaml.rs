@@ -109,7 +109,11 @@ impl<'de> Visitor<'de> for Tree {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("the number is not finite"))
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| {
+            // Dask writes bounds like that.
+            let hint = if value == f64::INFINITY { " (no bound is null, or the key left out)" } else { "" };
+            E::custom(format!("the number is not finite{hint}"))
+        })
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -323,6 +327,7 @@ mod tests {
             ("a:\n  - !foo 1", "2:5: a[0]: the tag `!foo` means nothing here"),
             ("a: 18446744073709551616", "1:4: a: 18446744073709551616 is too large for a number: quote it"),
             ("a: .nan", "1:4: a: the number is not finite"),
+            ("a: .inf", "1:4: a: the number is not finite (no bound is null, or the key left out)"),
             ("a: [1,\n  2", "3:1: did not find expected ',' or ']', while parsing a flow sequence at line 1 column 4"),
             ("a: *nope", "1:4: unknown anchor"),
         ];
