@@ -5,8 +5,8 @@
 //! second of a processor nevertheless, in which the workers of the peer are there: what is scaled is measured against us. In time as it is
 //! (factor 1) that second is part of the start-up, and nobody needs the processors: so all sides go at once then.
 //!
-//! `unknown`: no task runs before, and what the tasks take is known to nobody. `processes`: the peer's workers are processes, too. With `BENCH_DECISIONS=DIR` every decision of ours goes to a
-//! file there, for `remuda explain-scaling`.
+//! `unknown`: no task runs before, and what the tasks take is known to nobody. `processes`: the peer's workers are processes, too. With
+//! `BENCH_DECISIONS=DIR` every decision of ours goes to a file there, for `remuda explain-scaling`.
 
 mod slow;
 

@@ -48,7 +48,8 @@ impl Asking {
     async fn ask(&mut self, rpc: &mut Rpc) -> Result<Observation> {
         match rpc.call(&shim::op("load"), []).await {
             Ok(answer) => read(answer.body()),
-            // The shim is not there, may not be asked, or does not know its way about this version: better a guess than a cluster that stays as it is.
+            // The shim is not there, may not be asked, or does not know its way about this version: better a guess than a cluster that
+            // stays as it is.
             Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Unexpected | ErrorKind::PermissionDenied) => {
                 if !std::mem::replace(&mut self.guesses, true) {
                     tracing::warn!(%error, "adaptive scaling goes by guesses: the scheduler's groups of tasks could not be counted");

@@ -272,8 +272,10 @@ class Session:
                 self.core.paced(len(part), entering.longest)
                 await asyncio.sleep(0)
         except Exception as e:
-            refused = (e.kind, e.message, e.hint) if isinstance(e, Refused) else ("unexpected", "the scheduler did not take it: %s: %s" % (type(e).__name__, e), None)
-            if not isinstance(e, Refused):
+            if isinstance(e, Refused):
+                refused = (e.kind, e.message, e.hint)
+            else:
+                refused = ("unexpected", "the scheduler did not take it: %s: %s" % (type(e).__name__, e), None)
                 complain("a submission failed")
             await self.release([task[0] for task in tasks[at:]])
             for task in tasks[at:]:
