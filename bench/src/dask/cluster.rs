@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     thread,
@@ -13,6 +13,9 @@ use anyhow::{Context as _, bail, ensure};
 
 /// A scheduler that uses less than a twentieth of so long is at rest.
 const REST: Duration = Duration::from_millis(50);
+
+/// `ESRCH`: what reading a file of a thread says that has ended since the file was opened.
+const NO_SUCH_PROCESS: i32 = 3;
 
 /// A child that is killed when it is dropped.
 #[derive(Debug)]
@@ -141,17 +144,26 @@ impl Cluster {
         self.scheduler_time()
     }
 
-    /// Processor time of the scheduler so far, of all its threads. One that ends takes its time with it, so a later figure may be the smaller one.
     fn scheduler_time(&self) -> anyhow::Result<Duration> {
         let scheduler = self.processes.last().context("no scheduler")?.0.id();
-        let mut total = 0;
-        for thread in fs::read_dir(format!("/proc/{scheduler}/task"))? {
-            let path = thread?.path().join("schedstat");
-            let stat = fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
-            total += stat.split_whitespace().next().context("no schedstat")?.parse::<u64>()?;
-        }
-        Ok(Duration::from_nanos(total))
+        time_of(Path::new(&format!("/proc/{scheduler}/task")))
     }
+}
+
+/// Processor time so far of all threads of a process. One that ends takes its time with it, so a later figure may be the smaller one.
+fn time_of(threads: &Path) -> anyhow::Result<Duration> {
+    let mut total = 0;
+    for thread in fs::read_dir(threads).with_context(|| format!("{}", threads.display()))? {
+        let path = thread?.path().join("schedstat");
+        let stat = match fs::read_to_string(&path) {
+            Ok(stat) => stat,
+            // It has ended since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(NO_SUCH_PROCESS) => continue,
+            Err(error) => return Err(error).with_context(|| format!("{}", path.display())),
+        };
+        total += stat.split_whitespace().next().context("no schedstat")?.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(total))
 }
 
 /// Reads the scheduler's address from its file, as soon as it is whole.
@@ -168,4 +180,23 @@ fn address(file: &Path) -> anyhow::Result<String> {
         thread::sleep(Duration::from_millis(20));
     }
     bail!("the scheduler did not start in a minute")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_ends_while_it_is_counted_is_left_out() -> anyhow::Result<()> {
+        let threads = tempfile::tempdir()?;
+        for (thread, time) in [("1", Some("1500 20 3")), ("2", None), ("3", Some("500 20 3"))] {
+            fs::create_dir(threads.path().join(thread))?;
+            if let Some(time) = time {
+                fs::write(threads.path().join(thread).join("schedstat"), time)?;
+            }
+        }
+        assert_eq!(time_of(threads.path())?, Duration::from_nanos(2000));
+        assert!(time_of(&threads.path().join("gone")).is_err());
+        Ok(())
+    }
 }
