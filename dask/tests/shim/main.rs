@@ -264,6 +264,30 @@ async fn what_keeps_a_task_from_running_is_told() {
 }
 
 #[tokio::test]
+async fn a_worker_with_many_short_tasks_tells_of_several_at_once() {
+    needs_dask!("a_worker_with_many_short_tasks_tells_of_several_at_once");
+    let mut cluster = Cluster::start(&[("DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION", "inf")]).await;
+    cluster.add("alpha", &[], &[]).await;
+    let mut rpc = cluster.installed().await;
+    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let first = cluster.python("intervals", json!({}));
+    stream.submit(&[(1, first)], (1..=1000).map(|key| (key, 1, plain([]), vec![])).collect()).await;
+    for from in [1001, 2001] {
+        stream.submit(&[], (from..from + 1000).map(|key| (key, 1, plain([]), vec![])).collect()).await;
+    }
+    let last = stream.until("done", 3000).await;
+    let seen = fetch(&mut rpc, &last, &dask_key("flow_tasks:intervals", SESSION, 3000), -1, &["plain"]).await;
+    assert_eq!(seen, json!({"plain": [0.002, 0.01]}));
+    // Only while it is so.
+    let usual = cluster.python("usual", json!({"timeout": 60.0}));
+    stream.submit(&[(2, usual)], vec![(3001, 2, plain([]), vec![])]).await;
+    let done = stream.until("done", 3001).await;
+    let usual = fetch(&mut rpc, &done, &dask_key("flow_tasks:usual", SESSION, 3001), -1, &["plain"]).await;
+    assert_eq!(usual, json!({"plain": 0.002}));
+    stream.close().await;
+}
+
+#[tokio::test]
 async fn sessions_do_not_touch_each_other() {
     needs_dask!("sessions_do_not_touch_each_other");
     let cluster = Cluster::with_workers(&["alpha"]).await;

@@ -172,7 +172,7 @@ async def a_worker_without_tasks_is_left_alone():
     dask = types.SimpleNamespace(
         name="w", address="tcp://w:1", scheduler=types.SimpleNamespace(address="tcp://s:1"),
         loop=types.SimpleNamespace(call_later=call_later, add_callback=loop.call_soon),
-        batched_stream=types.SimpleNamespace(send=sent.append),
+        batched_stream=types.SimpleNamespace(send=sent.append, interval=0.002), state=types.SimpleNamespace(ready=[]),
     )
     worker = shim.WorkerInfo(dask)
     worker.start()
@@ -185,6 +185,47 @@ async def a_worker_without_tasks_is_left_alone():
     calls.pop()()
     assert sent and sent[0]["started"] == [["f-1", 0]], sent
     assert worker.ticking and calls
+
+
+class Ready(list):
+    def peek(self):
+        return types.SimpleNamespace(key=self[0])
+
+
+async def a_worker_far_ahead_gathers_what_it_tells():
+    calls, stream = [], types.SimpleNamespace(interval=0.002)
+    dask = types.SimpleNamespace(
+        name="p", address="tcp://p:1", scheduler=types.SimpleNamespace(address="tcp://s:1"), batched_stream=stream,
+        loop=types.SimpleNamespace(call_later=lambda seconds, call: calls.append(call), add_callback=lambda call: None),
+        state=types.SimpleNamespace(ready=Ready()),
+    )
+    one, other = shim.WorkerInfo(dask), newer.WorkerInfo(dask)
+
+    def tick(info, ran, run, ready):
+        for n in range(ran):
+            info.runs("f-%s-%x" % (run, n), 0)
+            info.running.clear()
+        dask.state.ready = Ready(ready)
+        info.pace()
+        return stream.interval
+
+    ours, theirs = ["f-a-%x" % n for n in range(9)], ["f-b-%x" % n for n in range(9)]
+    assert tick(one, 4, "a", ours) == 0.01
+    assert tick(one, 4, "a", ours[:8]) == 0.002, "what is ready is soon done"
+    assert tick(one, 4, "a", ours) == 0.01
+    assert tick(one, 3, "a", ours) == 0.002, "tasks that take long are told of at once"
+    for next in theirs, [("f", 1)] * 9, ["noop-1"] * 9, ["sum"] * 9:
+        assert tick(one, 4, "a", ours) == 0.01
+        assert tick(one, 4, "a", next) == 0.002, "somebody else's is next"
+    assert tick(one, 0, "a", ours) == 0.002
+    assert tick(one, 0, "a", []) == 0.002
+    # Neither takes what the other has set for the usual.
+    assert tick(one, 4, "a", ours) == 0.01
+    assert tick(other, 4, "b", theirs) == 0.01
+    assert tick(one, 0, "a", []) == tick(other, 0, "b", []) == 0.002
+    # Who has set it higher knows why.
+    stream.interval = 0.05
+    assert tick(one, 4, "a", ours) == tick(one, 0, "a", []) == 0.05
 
 
 def worker(name, **resources):
@@ -431,6 +472,7 @@ async def main():
     await what_no_worker_will_run_is_known()
     await what_waits_in_vain_is_given_up()
     await a_worker_without_tasks_is_left_alone()
+    await a_worker_far_ahead_gathers_what_it_tells()
     await an_owner_of_one_version_is_the_owner_for_all()
     await a_message_that_comes_twice_is_taken_in_once()
     await no_event_is_lost_between_two_connections()

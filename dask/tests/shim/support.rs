@@ -41,6 +41,16 @@ def fails_once(path):
     if os.path.exists(path): return 'second'
     open(path, 'w').close()
     raise ValueError('first')
+def interval():
+    import distributed
+    return distributed.get_worker().batched_stream.interval
+SEEN = set()
+def intervals():
+    SEEN.add(interval())
+    return sorted(SEEN)
+def usual():
+    while interval() > 0.002: time.sleep(0.01)
+    return interval()
 def leave(code):
     import sys
     sys.exit(code)
