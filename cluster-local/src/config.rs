@@ -49,7 +49,8 @@ pub struct LocalConfig {
     pub python: Option<String>,
     /// How many workers a task may lose before it is given up.
     pub allowed_failures: u32,
-    /// How long a task waits for a worker that could run it when there is none: seconds, or a text like "5m".
+    /// How long a task waits for a worker that could run it when there is none: seconds, or a text like "5m". What none will ever be or
+    /// offer is not waited for.
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub no_workers_timeout: Duration,

@@ -278,15 +278,30 @@ fn without_python_only_python_tasks_suffer() {
 fn a_task_that_no_worker_can_run_says_why_at_once_and_once() {
     let place = place(
         r#"
-runner: {cluster_kwargs: {n_workers: 1, resources: {GPU: 1}, no_workers_timeout: 1s}}
+runner: {cluster_kwargs: {n_workers: 1, resources: {GPU: 1}}}
 tasks:
   gpu: {command: [echo, $i], map: {i: {range: 5}}, annotations: {resources: {GPU: 2}}}
 "#,
     );
     let ended = place.remuda(&["run", "flow.yaml"]);
-    let told = "gpu: waiting: no worker offers GPU=2; the most any offers is GPU=1\n";
+    let told = "no worker offers GPU=2; the most any offers is GPU=1 (and 4 more for the same reason)\n";
     ended.code(1);
     assert_eq!(ended.err.matches(told).count(), 1, "{}", ended.err);
+    assert!(!ended.err.contains("waiting"), "{}", ended.err);
+}
+
+#[test]
+fn a_task_whose_worker_may_yet_come_says_once_for_whom_it_waits() {
+    let place = place(
+        r#"
+runner: {cluster_kwargs: {n_workers: 1, no_workers_timeout: 1s}}
+tasks:
+  far: {command: [echo, $i], map: {i: {range: 5}}, annotations: {workers: 7}}
+"#,
+    );
+    let ended = place.remuda(&["run", "flow.yaml"]);
+    ended.code(1);
+    assert_eq!(ended.err.matches("far: waiting: no worker is called `7`; there are 0-0\n").count(), 1, "{}", ended.err);
     assert!(!place.remuda(&["run", "flow.yaml", "--quiet"]).err.contains("waiting"));
 }
 

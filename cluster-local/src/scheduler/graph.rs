@@ -134,6 +134,7 @@ impl Scheduler {
                 if new {
                     self.review_group(group, now);
                 }
+                doom = doom.or_else(|| self.in_vain(group));
                 group
             }
             Err(error) => {

@@ -31,7 +31,7 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     let index = any::<prop::sample::Index>;
-    let submit = (prop::collection::vec(index(), 0..4), 0u8..7, -1i64..2, any::<bool>(), 0u32..2)
+    let submit = (prop::collection::vec(index(), 0..4), 0u8..9, -1i64..2, any::<bool>(), 0u32..2)
         .prop_map(|(inputs, shape, priority, allow_failure, retries)| Act::Submit { inputs, shape, priority, allow_failure, retries });
     prop_oneof![
         8 => submit,
@@ -59,6 +59,8 @@ fn annotations(shape: u8, priority: i64, retries: u32) -> Arc<Annotations> {
         3 => drop(annotations.resources.insert("GPU".into(), 1.0)),
         4 => drop(annotations.resources.insert("GPU".into(), 2.0)),
         5 => annotations.workers = vec!["1".into()],
+        7 => annotations.workers = vec!["0-0".into()],
+        8 => annotations.resources = [("GPU".to_owned(), 3.0)].into(),
         6 => annotations.timeout = Some(Duration::from_secs(30)),
         _ => {}
     }
@@ -187,9 +189,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(400), ..ProptestConfig::default() })]
 
     #[test]
-    fn every_task_is_final_once_and_nothing_is_left(acts in prop::collection::vec(act(), 1..120)) {
+    fn every_task_is_final_once_and_nothing_is_left(acts in prop::collection::vec(act(), 1..120), is_kind_known: bool) {
+        let kind = Place { host: "127.0.0.1".into(), slots: 2, resources: [("GPU".to_owned(), 2.0)].into() };
         let mut world = World {
-            bench: Bench::new(),
+            bench: if is_kind_known { Bench::of_kind(kind) } else { Bench::new() },
             keys: vec![],
             held: vec![],
             workers: vec![],

@@ -240,7 +240,7 @@ impl Scheduler {
 
     /// For adaptive scaling.
     pub(crate) fn look(&mut self, now: Instant) -> Observation {
-        let unfit = |id: &GroupId| self.groups.group(*id).is_some_and(|group| group.unfit);
+        let unfit = |id: &GroupId| self.groups.group(*id).is_some_and(|group| self.wants_nobody(group));
         let hopeless: HashSet<GroupId> = self.groups.ids().into_iter().filter(unfit).collect();
         let (tasks, runs) = (&self.tasks, &self.runs);
         let counted = |id: &RunId| {

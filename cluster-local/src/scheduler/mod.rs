@@ -55,6 +55,8 @@ pub(crate) struct Scheduler {
     sessions: HashMap<SessionId, Listener>,
     groups: Groups,
     workers: BTreeMap<WorkerId, Worker>,
+    /// By index, how many workers had it: no name comes twice.
+    incarnations: BTreeMap<u32, u32>,
     runs: HashMap<RunId, Run>,
     timeouts: BTreeSet<(Instant, RunId)>,
     next: u64,
@@ -166,6 +168,7 @@ impl Scheduler {
             sessions: HashMap::new(),
             groups: Groups::default(),
             workers: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
             runs: HashMap::new(),
             timeouts: BTreeSet::new(),
             next: 0,
@@ -195,8 +198,7 @@ impl Scheduler {
     /// When [`Self::tick`] has something to do, if nothing else happens.
     pub(crate) fn wake(&self) -> Option<Instant> {
         let timeout = self.timeouts.first().map(|(at, _)| *at);
-        let unrunnable = self.groups.first_unrunnable().map(|since| since + self.limits.no_workers_timeout);
-        timeout.into_iter().chain(unrunnable).min()
+        timeout.into_iter().chain(self.groups.first_unrunnable()).min()
     }
 
     /// Ends attempts that take too long, and tasks that nothing can run.

@@ -1,6 +1,9 @@
 //! Why a task cannot run anywhere, said at once, and its end when that does not change.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use remuda_core::{
     engine::Outlook,
@@ -22,10 +25,12 @@ struct Hindrance {
     hint: Option<Arc<str>>,
     /// No worker of the kind there is would do.
     unfit: bool,
-    /// Nor is one to come that could run it.
-    hopeless: bool,
+    /// How long a worker that could run it is waited for. `None`: one comes.
+    patience: Option<Duration>,
 }
 
+const NAME: &str = "name workers that are there, or let others do it with `allow_other_workers`";
+const ASK_LESS: &str = "ask for what the workers have, or give them more: `resources` and `threads_per_worker` say what each has";
 const CORRECT: &str = "correct the task's annotations or the cluster's workers; `no_workers_timeout` sets how long a task waits";
 const NONE_WANTED: &str = "give `n_workers`, or scale the cluster up; `no_workers_timeout` sets how long a task waits";
 
@@ -41,13 +46,13 @@ impl Scheduler {
         let Some(group) = self.groups.group(id) else { return };
         let hindrance = self.hindrance(group);
         let Some(group) = self.groups.group_mut(id) else { return };
-        let hopeless = hindrance.as_ref().is_some_and(|h| h.hopeless);
-        if hopeless && !group.hopeless {
-            group.unrunnable = group.ready.iter().map(|(_, _, task)| (now, *task)).collect();
-        } else if !hopeless {
-            group.unrunnable.clear();
+        let patience = hindrance.as_ref().and_then(|h| h.patience);
+        match (group.patience, patience) {
+            (None, Some(_)) => group.unrunnable = group.ready.iter().map(|(_, _, task)| (now, *task)).collect(),
+            (_, None) => group.unrunnable.clear(),
+            _ => {}
         }
-        (group.hopeless, group.unfit) = (hopeless, hindrance.as_ref().is_some_and(|h| h.unfit));
+        (group.patience, group.unfit) = (patience, hindrance.as_ref().is_some_and(|h| h.unfit));
         group.hint = hindrance.as_ref().and_then(|h| h.hint.clone());
         let reason = hindrance.map(|h| h.reason);
         if group.reason != reason {
@@ -60,26 +65,35 @@ impl Scheduler {
     }
 
     pub(super) fn refuse_unrunnable(&mut self, now: Instant) {
-        let limit = self.limits.no_workers_timeout;
         for id in self.groups.ids() {
             while let Some(group) = self.groups.group_mut(id)
-                && let Some((since, task)) = group.unrunnable.front().copied()
-                && since + limit <= now
+                && let (Some(patience), Some((since, task))) = (group.patience, group.unrunnable.front().copied())
+                && since + patience <= now
             {
                 group.unrunnable.pop_front();
-                let (reason, hint) = (group.reason.clone(), group.hint.clone());
+                let error = refusal(group, patience);
                 if self.tasks.get(&task).is_some_and(|t| matches!(t.phase, Phase::Ready)) {
-                    let reason = reason.unwrap_or_else(|| "no worker can run it".into());
-                    let error = Error::new(ErrorKind::Unschedulable, format!("no worker could run it for {limit:?}: {reason}"))
-                        .with_hint(hint.as_deref().unwrap_or(CORRECT));
                     self.conclude(Step::End(task, Err(TaskError::Refused(error))), now);
                 }
             }
         }
     }
 
+    /// Why a task is not even waited with: what it asks for never comes.
+    pub(super) fn in_vain(&self, id: GroupId) -> Option<TaskError> {
+        let group = self.groups.group(id).filter(|group| group.patience == Some(Duration::ZERO))?;
+        Some(TaskError::Refused(refusal(group, Duration::ZERO)))
+    }
+
+    /// Whether another worker would be of no use to the tasks of a group.
+    pub(super) fn wants_nobody(&self, group: &Group) -> bool {
+        // All that are there are busy, so the next would be one more, and it would have the name that is asked for.
+        let is_next = || !self.workers.values().any(Worker::has_free_slot) && self.could_be_next(&group.shape);
+        group.unfit && !is_next()
+    }
+
     fn hindrance(&self, group: &Group) -> Option<Hindrance> {
-        let shape = &*group.shape;
+        let (shape, limit) = (&*group.shape, self.limits.no_workers_timeout);
         let of = |standing| self.workers.values().filter(move |worker| worker.standing == standing);
         let (live, starting): (Vec<&Worker>, Vec<&Worker>) = (of(Standing::Live).collect(), of(Standing::Starting).collect());
         let could = |workers: &[&Worker]| workers.iter().any(|worker| worker.could_run(shape));
@@ -88,37 +102,53 @@ impl Scheduler {
         }
         if could(&starting) {
             let reason = if live.is_empty() { self.none_yet(starting.len()) } else { lacking(shape, &live) };
-            return Some(Hindrance { reason: reason.into(), hint: None, unfit: false, hopeless: false });
+            return Some(Hindrance { reason: reason.into(), hint: None, unfit: false, patience: None });
         }
         // Those that drain say nothing: whoever comes next does.
         let there = if live.is_empty() { starting } else { live };
-        let refused = |reason: Arc<str>| Some(Hindrance { reason, hint: None, unfit: true, hopeless: true });
-        if !there.is_empty() {
-            return refused(lacking(shape, &there).into());
-        }
-        if let Some(kind) = self.kind.as_ref().filter(|kind| !kind.offers(shape)) {
-            return refused(
-                lacking(&Shape { workers: vec![], other_workers: true, resources: shape.resources.clone(), ..*shape }, &[kind]).into(),
-            );
-        }
-        if let (true, Some(reason)) = (group.unfit, &group.reason) {
-            return refused(reason.clone()); // it was seen with the last worker
-        }
-        let (reason, hint, hopeless) = match &self.outlook {
-            Outlook::Adaptive { held: None } => ("no workers now: adaptive scaling starts them".to_owned(), None, false),
-            Outlook::Adaptive { held: Some(held) } => (format!("no workers now: {held}"), None, false),
-            Outlook::Nobody { reason, hint } => (reason.clone(), Some(hint.as_str()), true),
-            Outlook::Fixed(0) => ("the cluster has no workers, and none are wanted".to_owned(), Some(NONE_WANTED), true),
-            Outlook::Fixed(wanted) => (format!("no workers: 0 of {wanted} are there"), None, true),
-            _ => ("no workers".to_owned(), None, true),
+        let refused = |reason: Arc<str>, patience, hint: Option<&str>| {
+            Some(Hindrance { reason, hint: hint.map(Into::into), unfit: true, patience: Some(patience) })
         };
-        Some(Hindrance { reason: reason.into(), hint: hint.map(Into::into), unfit: false, hopeless })
+        if let Some(kind) = self.kind.as_ref().filter(|kind| !kind.offers(shape)) {
+            let any = Shape { workers: vec![], other_workers: true, resources: shape.resources.clone(), ..*shape };
+            return refused(lacking(&any, &[kind]).into(), Duration::ZERO, Some(ASK_LESS));
+        }
+        if !self.may_come(shape) {
+            return refused(lacking(shape, &there).into(), Duration::ZERO, Some(NAME));
+        }
+        if !there.is_empty() {
+            return refused(lacking(shape, &there).into(), limit, None);
+        }
+        if !self.could_be_next(shape) {
+            let leaving = of(Standing::Draining).find(|worker| !shape.other_workers && worker.could_run(shape));
+            if let Some(worker) = leaving {
+                return refused(format!("worker {} is let go and takes no more work", worker.name).into(), limit, None);
+            }
+            if let (true, Some(reason)) = (group.unfit, &group.reason) {
+                return refused(reason.clone(), limit, None); // it was seen with the last worker
+            }
+        }
+        let (reason, hint, patience) = match &self.outlook {
+            Outlook::Adaptive { held: None } => ("no workers now: adaptive scaling starts them".to_owned(), None, None),
+            Outlook::Adaptive { held: Some(held) } => (format!("no workers now: {held}"), None, None),
+            Outlook::Nobody { reason, hint } => (reason.clone(), Some(hint.as_str()), Some(limit)),
+            Outlook::Fixed(0) => ("the cluster has no workers, and none are wanted".to_owned(), Some(NONE_WANTED), Some(limit)),
+            Outlook::Fixed(wanted) => (format!("no workers: 0 of {wanted} are there"), None, Some(limit)),
+            _ => ("no workers".to_owned(), None, Some(limit)),
+        };
+        Some(Hindrance { reason: reason.into(), hint: hint.map(Into::into), unfit: false, patience })
     }
 
     fn none_yet(&self, starting: usize) -> String {
         let wanted = if let Outlook::Fixed(wanted) = self.outlook { wanted as usize } else { 0 };
         format!("no workers yet: 0 of {} joined", wanted.max(starting))
     }
+}
+
+fn refusal(group: &Group, patience: Duration) -> Error {
+    let reason = group.reason.as_deref().unwrap_or("no worker can run it");
+    let text = if patience.is_zero() { reason.to_owned() } else { format!("no worker could run it for {patience:?}: {reason}") };
+    Error::new(ErrorKind::Unschedulable, text).with_hint(group.hint.as_deref().unwrap_or(CORRECT))
 }
 
 fn lacking(shape: &Shape, workers: &[&Worker]) -> String {

@@ -4,7 +4,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use remuda_core::{
@@ -66,9 +66,10 @@ pub(crate) struct Group {
     members: usize,
     /// Why no worker can take its tasks.
     pub(crate) reason: Option<Arc<str>>,
-    /// Ready tasks by the time since when nothing can run them; empty while there is hope.
+    /// Ready tasks by the time since when nothing can run them; empty while somebody is sure to come.
     pub(crate) unrunnable: VecDeque<(Instant, TaskId)>,
-    pub(crate) hopeless: bool,
+    /// How long one of them waits. `None`: until somebody has come.
+    pub(crate) patience: Option<Duration>,
     /// No worker there is, or was last, would do, so another one like them is of no use.
     pub(crate) unfit: bool,
     /// What to do about it.
@@ -112,7 +113,7 @@ impl Groups {
             members: 0,
             reason: None,
             unrunnable: VecDeque::new(),
-            hopeless: false,
+            patience: None,
             unfit: false,
             hint: None,
         });
@@ -140,7 +141,7 @@ impl Groups {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.ready.insert(rank);
         self.waiting.insert(id);
-        if group.hopeless {
+        if group.patience.is_some() {
             group.unrunnable.push_back((now, rank.2));
         }
     }
@@ -171,8 +172,9 @@ impl Groups {
         self.groups.len()
     }
 
+    /// When the first of those that nothing can run is to be given up.
     pub(crate) fn first_unrunnable(&self) -> Option<Instant> {
         let waiting = self.waiting.iter().filter_map(|id| self.groups.get(id));
-        waiting.filter_map(|group| group.unrunnable.front().map(|(since, _)| *since)).min()
+        waiting.filter_map(|group| Some(group.unrunnable.front()?.0 + group.patience?)).min()
     }
 }

@@ -165,6 +165,8 @@ impl Scheduler {
     /// A worker was asked for.
     pub(crate) fn expect_worker(&mut self, id: WorkerId, place: Place, now: Instant) {
         self.workers.insert(id, Worker::new(id, place));
+        let next = self.incarnations.entry(id.index).or_default();
+        *next = id.incarnation.saturating_add(1).max(*next);
         self.review(now);
     }
 
@@ -201,6 +203,29 @@ impl Scheduler {
         self.workers.remove(&id);
         self.review(now);
         self.dispatch(now);
+    }
+
+    /// Whether the worker that is started next, at the lowest index that nobody has, would have a name that is asked for.
+    pub(super) fn could_be_next(&self, shape: &Shape) -> bool {
+        let index = self.workers.keys().fold(0, |free, id| if id.index == free { free + 1 } else { free });
+        let id = WorkerId { index, incarnation: self.incarnations.get(&index).copied().unwrap_or_default() };
+        let called = |name: &String| *name == index.to_string() || *name == id.to_string() || self.is_host(name);
+        !shape.other_workers && shape.workers.iter().any(called)
+    }
+
+    /// Whether a worker to come may have a name that is asked for: an index, however many there have been, or one that nobody has had yet.
+    pub(super) fn may_come(&self, shape: &Shape) -> bool {
+        let may = |name: &String| {
+            let is_index = name.parse::<u32>().is_ok_and(|index| index.to_string() == *name);
+            let is_new = |id: WorkerId| self.incarnations.get(&id.index).is_none_or(|next| id.incarnation >= *next);
+            is_index || WorkerId::from_name(name).is_some_and(is_new) || self.is_host(name)
+        };
+        // Of no kind nothing is known.
+        self.kind.is_none() || shape.other_workers || shape.workers.iter().any(may)
+    }
+
+    fn is_host(&self, name: &str) -> bool {
+        self.kind.as_ref().is_some_and(|kind| kind.host == name)
     }
 
     /// Whether it runs nothing.

@@ -157,8 +157,11 @@ async fn a01_a_runner_does_what_it_was_told_whatever_else_runs() {
 async fn a08_every_wait_ends_with_the_reason() {
     let config = LocalConfig { no_workers_timeout: Duration::from_millis(200), ..config(false) };
     let runner = TaskRunner::builder().cluster(config).build().unwrap();
-    let waits: [(Annotate, &str); 2] =
-        [(Annotate::new().resource("UNICORN", 1.0), "UNICORN"), (Annotate::new().worker("nobody"), "nobody")];
+    let waits = [
+        (Annotate::new().resource("UNICORN", 1.0), "UNICORN"),
+        (Annotate::new().worker("nobody"), "nobody"),
+        (Annotate::new().worker("7"), "for 200ms: no worker is called `7`"), // it may come yet
+    ];
     for (annotate, name) in waits {
         let error = runner.run(|flow| async move { Ok(flow.annotate(annotate).submit(echo(1)).await?) }).await.unwrap_err();
         assert!(error.to_string().contains(name), "{error}");

@@ -30,7 +30,15 @@ pub(crate) fn subject(name: &str, processes: bool) -> Subject {
         ClusterOptions { limits: Limits { backoff: (second / 100, second), ..Limits::default() }, ..ClusterOptions::default() }
     })
     .with_census(census::processes)
-    .with([Ability::Scale, Ability::Adaptive, Ability::Resources, Ability::Slots, Ability::WideTasks, Ability::Commands]);
+    .with([
+        Ability::Scale,
+        Ability::Adaptive,
+        Ability::Resources,
+        Ability::Slots,
+        Ability::WideTasks,
+        Ability::Refusals,
+        Ability::Commands,
+    ]);
     let python = |args: &[&str]| Command::new("python3").args(args).output();
     let subject = match python(&["--version"]) {
         Ok(_) => subject.with([Ability::Python]),

@@ -2,7 +2,8 @@
 
 use remuda_core::{
     engine::Outlook,
-    task::{Annotations, TaskError, TaskSpec},
+    manager::WorkerId,
+    task::{Annotations, TaskError, TaskSpec, TaskState},
 };
 
 use super::{
@@ -121,6 +122,67 @@ fn what_no_worker_will_do_for_asks_for_none_also_after_the_last_one_and_one_that
     draining.submit(named(&"next".into(), 1..4, |_| vec![], 1));
     let seen = draining.scheduler.look(draining.now);
     assert_eq!((seen.load.ready(), seen.load.processing(), seen.workers[0].processing), (3, 1, 1));
+}
+
+#[test]
+fn a_worker_that_was_let_go_is_asked_for_by_its_index_and_one_that_would_have_another_is_not() {
+    let place = || Place { host: "h".into(), slots: 1, resources: BTreeMap::new() };
+    let adaptive = || {
+        let mut bench = Bench::of_kind(place());
+        bench.scheduler.expect(Outlook::Adaptive { held: None }, bench.now);
+        bench
+    };
+    let only_on = |name: &str, key| {
+        let annotations = Arc::new(Annotations { workers: vec![name.into()], ..Annotations::default() });
+        vec![spec(key, &[], &annotations)]
+    };
+    let ready = |bench: &mut Bench| bench.scheduler.look(bench.now).load.ready();
+
+    // Beside one that is busy it would be the next, and where nobody is.
+    let mut bench = adaptive();
+    (0..2).for_each(|index| bench.worker(index, 1, &[]));
+    bench.submit(named(&"long".into(), 0..2, |_| vec![], 1));
+    bench.done(0);
+    bench.scheduler.worker_gone(id(0), None, bench.now);
+    bench.submit(only_on("0", 2));
+    assert_eq!(ready(&mut bench), 1, "1-0 is busy");
+    bench.done(1);
+    assert_eq!(ready(&mut bench), 0, "1-0 idles: one more would be for this task alone");
+    bench.pass(Duration::from_secs(30));
+    bench.scheduler.worker_gone(id(1), None, bench.now);
+    assert_eq!(ready(&mut bench), 1, "it would be 0-1");
+    bench.pass(Duration::from_secs(600));
+    let again = WorkerId { index: 0, incarnation: 1 };
+    bench.scheduler.expect_worker(again, place(), bench.now);
+    bench.scheduler.worker_joined(again, bench.now);
+    bench.absorb();
+    assert_eq!(bench.keys(), [2]);
+
+    // While the one it is for is on its way out nobody else is started for it.
+    let mut bench = adaptive();
+    bench.worker(0, 1, &[]);
+    bench.submit(named(&"long".into(), 0..1, |_| vec![], 1));
+    bench.scheduler.drain_worker(id(0), bench.now);
+    bench.submit(only_on("0", 1));
+    assert_eq!(ready(&mut bench), 0);
+    bench.done(0);
+    bench.scheduler.worker_gone(id(0), None, bench.now);
+    assert_eq!(ready(&mut bench), 1);
+
+    // Nobody knows that this one will not come before one has: then it asks for no more, and waits for a minute.
+    let mut bench = adaptive();
+    bench.submit(only_on("5", 0));
+    assert_eq!((ready(&mut bench), bench.scheduler.wake()), (1, None));
+    bench.worker(0, 1, &[]);
+    assert_eq!(ready(&mut bench), 0);
+    bench.pass(Duration::from_secs(30));
+    bench.scheduler.worker_gone(id(0), None, bench.now);
+    assert_eq!(ready(&mut bench), 0);
+    bench.pass(Duration::from_secs(30));
+    match bench.last(0) {
+        TaskState::Ended(TaskError::Refused(error)) => assert!(error.to_string().contains("no worker is called `5`"), "{error}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

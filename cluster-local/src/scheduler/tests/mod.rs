@@ -5,6 +5,7 @@ mod bench;
 use std::collections::HashMap;
 
 use remuda_core::{
+    error::ErrorKind,
     task::{Annotations, CommandWork, Input, TaskState, Work},
     value::{Template, Value},
 };
@@ -254,6 +255,50 @@ fn what_nothing_can_run_is_told_at_once_and_refused_in_time() {
         }
         assert!(matches!(states[&2].last(), Some(TaskState::Ended(TaskError::UpstreamFailed { .. }))));
     }
+}
+
+#[test]
+fn what_no_worker_will_ever_be_is_refused_at_once_with_what_there_is() {
+    let named = |name: &str| Annotations { workers: vec![name.into()], ..Annotations::default() };
+    let place = || Place { host: "127.0.0.1".into(), slots: 2, resources: [("GPU".to_owned(), 1.0)].into() };
+    let (ask, other) = ("ask for what the workers have", "`allow_other_workers`");
+    let cases = [
+        (needs(&[("GPU", 2.0)]), "no worker offers GPU=2; the most any offers is GPU=1", ask),
+        (needs(&[("gpu", 1.0)]), "no worker offers gpu=1; none offers any gpu; did you mean `GPU`?", ask),
+        (Annotations { slots: 3, ..Annotations::default() }, "no worker has 3 slots; the most any has is 2", ask),
+        (named("nobody"), "no worker is called `nobody`; there are 0-1", other),
+        (named("0-0"), "no worker is called `0-0`; there are 0-1; did you mean `0-1`?", other), // no name comes twice
+    ];
+    for (annotations, expected, hint) in cases {
+        let mut bench = Bench::of_kind(place());
+        let (old, new) = (id(0), WorkerId { index: 0, incarnation: 1 });
+        bench.scheduler.expect_worker(old, place(), bench.now);
+        bench.scheduler.worker_gone(old, None, bench.now);
+        bench.scheduler.expect_worker(new, place(), bench.now);
+        bench.scheduler.worker_joined(new, bench.now);
+        bench.submit(vec![spec(0, &[], &any()), spec(1, &[0], &Arc::new(annotations))]);
+        let told = bench.states().remove(&1).unwrap();
+        match &told[..] {
+            [TaskState::Ended(TaskError::Refused(error))] => {
+                assert_eq!((error.to_string().contains(expected), error.kind()), (true, ErrorKind::Unschedulable), "{error}");
+                assert!(error.hint().is_some_and(|told| told.contains(hint)), "{error:?}");
+            }
+            other => panic!("{expected}: {other:?}"),
+        }
+        assert_eq!(bench.scheduler.wake(), None);
+    }
+    // Its name goes with its worker, also for those that wait for it already.
+    let mut bench = Bench::of_kind(place());
+    bench.worker(0, 1, &[]);
+    bench.submit(vec![spec(0, &[], &any()), spec(1, &[], &Arc::new(named("0-0"))), spec(2, &[0], &Arc::new(named("0-0")))]);
+    bench.running.clear();
+    bench.scheduler.worker_gone(id(0), None, bench.now);
+    bench.pass(Duration::ZERO);
+    assert!(matches!(bench.last(1), TaskState::Ended(TaskError::Refused(_))));
+    bench.worker(1, 1, &[]);
+    bench.done(0);
+    bench.pass(Duration::ZERO);
+    assert!(matches!(bench.last(2), TaskState::Ended(TaskError::Refused(_))));
 }
 
 #[test]
