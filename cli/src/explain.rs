@@ -20,7 +20,7 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context};
 
-use crate::{failure::Failure, output, screen::Screen};
+use crate::{failure::Failure, output, screen::Screen, workers::of};
 
 /// The keeper's decisions come under this target, with all they were made from.
 const DECISIONS: &str = "remuda::adaptive";
@@ -151,10 +151,10 @@ fn line(at: Duration, decision: &Decision) -> String {
 
 fn bounds(begin: &Begin) -> String {
     let config = &begin.config;
-    let most = config.maximum.map_or("any number of".to_owned(), |most| most.to_string());
+    let most = config.maximum.map_or("any number of workers".to_owned(), |most| of(u64::from(most), "worker"));
     let startup = begin.state.startup().map_or(config.startup.map_or(begin.backend.startup, |hint| hint.0), |(startup, _)| startup);
     let budget = config.budget.map_or(String::new(), |budget| format!(", a budget of {:.0} worker-seconds", budget.0.as_secs_f64()));
-    format!("           scaling: from {} to {most} workers, a start is taken for {startup:?}{budget}", config.minimum.unwrap_or(0))
+    format!("           scaling: from {} to {most}, a start is taken for {startup:?}{budget}", config.minimum.unwrap_or(0))
 }
 
 /// `remuda explain-scaling FILE`: what a log says, and whether it is decided the same today.
@@ -284,8 +284,8 @@ mod tests {
             told,
             [
                 "    0.1 s  scaling: 4 workers (start +4): 7 tasks and no worker",
-                "    1.1 s  scaling: 4 workers: 7 tasks: done in 2.0 s, more workers do not pay",
-                "    3.1 s  scaling: 4 workers (start +1): 3 tasks: done in 2.0 s, more workers do not pay",
+                "    1.1 s  scaling: 4 workers: 7 tasks, done in 2.0 s: more workers do not pay",
+                "    3.1 s  scaling: 4 workers (start +1): 3 tasks, done in 2.0 s: more workers do not pay",
                 "    4.1 s  scaling: 4 workers: no work and no workers",
             ]
         );

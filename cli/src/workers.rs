@@ -51,8 +51,8 @@ pub(crate) fn spent(reason: &Reason) -> Option<String> {
 /// Between which bounds the number follows the work.
 pub(crate) fn bounds(config: &AdaptConfig) -> String {
     let least = config.minimum.unwrap_or(0);
-    let most = config.maximum.map_or("any number of".to_owned(), |most| most.to_string());
-    format!("the number of workers follows the work: {least} to {most} workers")
+    let most = config.maximum.map_or("any number of workers".to_owned(), |most| of(u64::from(most), "worker"));
+    format!("the number of workers follows the work: {least} to {most}")
 }
 
 /// A decision that changes something.

@@ -96,5 +96,5 @@ fn fleet(sim: &Sim) -> Fleet {
         }
     };
     let workers = sim.live.iter().chain(&sim.pending).chain(&sim.draining).map(worker).collect();
-    Fleet { workers, slots: sim.setup.threads, memory_limit: sim.memory_limit as u64, blocked: false }
+    Fleet { workers, slots: sim.setup.threads, memory_limit: sim.memory_limit as u64, ..Fleet::default() }
 }

@@ -120,6 +120,6 @@ impl Case {
             memory_limit: 4 << 30,
             pinned: false,
         };
-        Fleet { workers: (0..self.workers + self.starting).map(worker).collect(), slots: 1, memory_limit: 4 << 30, blocked: false }
+        Fleet { workers: (0..self.workers + self.starting).map(worker).collect(), slots: 1, memory_limit: 4 << 30, ..Fleet::default() }
     }
 }

@@ -22,7 +22,7 @@ fn a_run_adapts_between_bounds_and_tells_why() {
     assert_eq!(run.code(0).out, "well\n");
     let started = "scaling: from 0 to 3 workers, a start is taken for 10ms, a budget of 3600 worker-seconds";
     run.says(&[started, " (start +", "adaptive scaling: ", " of a budget of 3600 worker-seconds used, ", "cluster closed"]);
-    let most = run.err.lines().filter_map(|line| line.split_once("scaling: ")?.1.split_once(" workers")?.0.parse::<u32>().ok()).max();
+    let most = run.err.lines().filter_map(|line| line.split_once("scaling: ")?.1.split_once(" worker")?.0.parse::<u32>().ok()).max();
     assert!(most.is_some_and(|most| (1..=3).contains(&most)), "{most:?}: {}", run.err);
     let fixed = place.remuda(&["run", "flow.yaml", "--explain-scaling", "--cluster-class", "local::LocalCluster"]);
     fixed.code(0).says(&["note: --explain-scaling has nothing to tell"]);

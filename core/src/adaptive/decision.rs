@@ -72,6 +72,10 @@ pub enum Reason {
     Maximum {
         /// It.
         workers: u32,
+        /// Unfinished tasks.
+        tasks: u64,
+        /// The work at hand takes this long with those there are and come. `None`: for ever, as far as can be seen.
+        finish: Option<f64>,
     },
     /// There are more than there may be: it was lowered.
     Above {
@@ -84,8 +88,10 @@ pub enum Reason {
     },
     /// The budget is spent, so nothing is started.
     Budget {
-        /// Worker-seconds paid so far.
+        /// Worker-seconds used so far.
         spent: f64,
+        /// Worker-seconds that may be.
+        budget: f64,
         /// Workers that would have been asked for.
         wanted: u32,
     },
@@ -111,12 +117,52 @@ pub enum Reason {
         /// The work at hand takes this long. `None`: for ever, as far as can be seen.
         finish: Option<f64>,
     },
+    /// Workers are starting, after others could not be started.
+    Failing {
+        /// How many are tried.
+        starting: u32,
+        /// How often in a row it failed.
+        failed: u32,
+    },
+    /// Workers on their way should be there by now.
+    Late {
+        /// How many are starting.
+        starting: u32,
+        /// How long the oldest request has been waited for.
+        waited: f64,
+        /// What a start usually takes.
+        usual: f64,
+    },
     /// Some are idle but were needed not long ago.
     Idling {
         /// Workers beyond what the work needs now.
         surplus: u32,
-        /// How long a worker may idle.
+        /// How long they stay after they were needed last.
         patience: f64,
+    },
+    /// Some are idle, and will be needed before others could come in their place.
+    Ahead {
+        /// How many.
+        surplus: u32,
+    },
+    /// Some on their way are not needed now.
+    Coming {
+        /// How many.
+        surplus: u32,
+    },
+    /// Some are idle and not needed, and cannot go.
+    Held {
+        /// How many.
+        surplus: u32,
+        /// What holds them.
+        by: Hold,
+    },
+    /// Requests were not needed for long enough.
+    Unneeded {
+        /// How many.
+        requests: u32,
+        /// At so many decisions in a row.
+        decisions: u32,
     },
     /// Some were not needed for long enough.
     Surplus {
@@ -132,21 +178,57 @@ pub enum Reason {
     },
 }
 
+/// What holds idle workers that nobody needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Hold {
+    /// They are paid for already: the platform has a minimum charge.
+    Charge,
+    /// The others have no room for their results.
+    Results,
+    /// Paused, at something that is no task of the load, or asked to go in vain not long ago.
+    Pinned,
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Charge => "kept for as long as they are paid for anyway",
+            Self::Results => "kept as their results have no other place",
+            Self::Pinned => "must stay for now (pinned work, or results without another place)",
+        })
+    }
+}
+
+/// `1 task`, `2 tasks`.
+fn of(count: impl Into<u64>, noun: &str) -> String {
+    let count = count.into();
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// What the work at hand comes to.
+fn done(tasks: u64, finish: Option<f64>) -> String {
+    of(tasks, "task") + &finish.map_or(String::new(), |finish| format!(", done in {finish:.1} s"))
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Asleep => f.write_str("no work and no workers"),
-            Self::First { tasks } => write!(f, "{tasks} tasks and no worker"),
-            Self::Faster { tasks, before: Some(before), after } => {
-                write!(f, "{tasks} tasks: done in {after:.1} s instead of {before:.1} s")
+            Self::First { tasks } => write!(f, "{} and no worker", of(*tasks, "task")),
+            Self::Faster { tasks, before, after } => {
+                let before = before.map_or("never".to_owned(), |before| format!("{before:.1} s"));
+                write!(f, "{} instead of {before}", done(*tasks, Some(*after)))
             }
-            Self::Faster { tasks, before: None, after } => write!(f, "{tasks} tasks: done in {after:.1} s instead of never"),
-            Self::Unknown { tasks } => write!(f, "{tasks} tasks of unknown duration"),
+            Self::Unknown { tasks } => write!(f, "{} of unknown duration", of(*tasks, "task")),
             Self::Stream { rate } => write!(f, "{rate:.1} s of work arrive per second"),
+            Self::Recurring { workers: 1 } => f.write_str("graphs like this keep coming: 1 worker pays"),
             Self::Recurring { workers } => write!(f, "graphs like this keep coming: {workers} workers pay"),
             Self::Memory { stored } => write!(f, "{} MiB of results need the memory", stored >> 20),
             Self::Minimum { workers } => write!(f, "the minimum is {workers}"),
-            Self::Maximum { workers } => write!(f, "the maximum is {workers}"),
+            Self::Maximum { workers, tasks: 0, .. } => write!(f, "the maximum is {workers}"),
+            Self::Maximum { workers, tasks, finish } => write!(f, "the maximum is {workers}: {}", done(*tasks, *finish)),
             Self::Above { maximum, busy, kept } => {
                 write!(f, "the maximum is {maximum}: ")?;
                 match (busy, kept) {
@@ -156,16 +238,35 @@ impl fmt::Display for Reason {
                     (busy, kept) => write!(f, "{busy} above it go when they have finished what they run, {kept} cannot go yet"),
                 }
             }
-            Self::Budget { spent, wanted } => {
-                write!(f, "the budget is spent ({spent:.0} worker-seconds): {wanted} workers more would help")
+            Self::Budget { spent, budget, wanted } => {
+                let wanted = of(*wanted, "more worker");
+                write!(f, "the budget is spent ({spent:.0} of {budget:.0} worker-seconds used): {wanted} would help")
             }
-            Self::Blocked { wanted } => write!(f, "{wanted} workers more would help, but starting them fails: not tried for a while"),
-            Self::Unseen { workers } => write!(f, "the work cannot be seen: {workers} workers are kept"),
+            Self::Blocked { wanted } => {
+                write!(f, "{} wanted, but starting workers fails: none is asked for now", of(*wanted, "more worker"))
+            }
+            Self::Failing { starting, failed: 1 } => write!(f, "starting workers failed: {} tried again", of(*starting, "worker")),
+            Self::Failing { starting, failed } => {
+                write!(f, "starting workers failed {failed} times in a row: {} tried again", of(*starting, "worker"))
+            }
+            Self::Late { starting, waited, usual } => {
+                write!(f, "{} on the way for {waited:.1} s: a start usually takes {usual:.1} s", of(*starting, "worker"))
+            }
+            Self::Unseen { workers } => write!(f, "the work cannot be seen: the number stays at {workers}"),
+            Self::SchedulerBound { ready: 1 } => f.write_str("1 task is ready and workers idle: the scheduler is the limit"),
             Self::SchedulerBound { ready } => write!(f, "{ready} tasks are ready and workers idle: the scheduler is the limit"),
             Self::Enough { tasks: 0, .. } => f.write_str("no work"),
-            Self::Enough { tasks, finish: Some(finish) } => write!(f, "{tasks} tasks: done in {finish:.1} s, more workers do not pay"),
-            Self::Enough { tasks, finish: None } => write!(f, "{tasks} tasks: more workers do not pay"),
+            Self::Enough { tasks, finish } => write!(f, "{}: more workers do not pay", done(*tasks, *finish)),
             Self::Idling { surplus, patience } => write!(f, "{surplus} idle, kept for {patience:.1} s in case of more work"),
+            Self::Ahead { surplus } => write!(f, "{surplus} idle, kept for tasks that can run soon"),
+            Self::Coming { surplus } => write!(f, "{surplus} on the way, not needed now but perhaps when there"),
+            Self::Held { surplus, by } => write!(f, "{surplus} idle and not needed, {by}"),
+            Self::Unneeded { requests, decisions: 1 } => write!(f, "{} not needed any more", of(*requests, "request")),
+            Self::Unneeded { requests, decisions } => {
+                write!(f, "{} not needed at {decisions} decisions in a row", of(*requests, "request"))
+            }
+            Self::Surplus { needed: 0, window } => write!(f, "none was needed in the last {window:.1} s"),
+            Self::Surplus { needed: 1, window } => write!(f, "not more than 1 was needed in the last {window:.1} s"),
             Self::Surplus { needed, window } => write!(f, "not more than {needed} were needed in the last {window:.1} s"),
             Self::Lost { after } => write!(f, "requests did not arrive within {after:.0} s"),
         }
@@ -174,7 +275,7 @@ impl fmt::Display for Reason {
 
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} workers", self.desired)?;
+        f.write_str(&of(self.desired, "worker"))?;
         let parts = [(self.launch as usize, "+", "start"), (self.victims.len(), "-", "drain"), (self.cancelled.len(), "-", "take back")];
         for (count, sign, what) in parts.iter().filter(|part| part.0 > 0) {
             write!(f, " ({what} {sign}{count})")?;

@@ -16,6 +16,9 @@ pub struct Fleet {
     /// None can be asked for now: the last ones failed, and the next try is due later, or never.
     #[serde(default)]
     pub blocked: bool,
+    /// How often in a row starting workers has failed; those that failed together count once. 0: the last went well.
+    #[serde(default)]
+    pub failed: u32,
 }
 
 /// One worker, asked for or there.

@@ -19,6 +19,7 @@
 mod config;
 mod decision;
 mod durations;
+mod explain;
 mod fleet;
 mod floor;
 mod load;
@@ -39,13 +40,13 @@ use std::time::Duration;
 
 pub use self::{
     config::AdaptConfig,
-    decision::{Decision, Reason},
+    decision::{Decision, Hold, Reason},
     fleet::{Backend, Fleet, Phase, Worker},
     load::{Group, Load, Prefix},
     log::{Begin, Decided, Entry, Held, Replay},
     state::{State, Usage},
 };
-use self::{project::Plan, view::View};
+use self::{explain::Kept, project::Plan, view::View};
 
 /// The policy, for one configuration on one platform.
 #[derive(Debug, Clone)]
@@ -146,27 +147,31 @@ impl Adaptive {
         let (mut want, mut reason) = self.want(state, view, &base);
         let (floor, why) = floor::floor(view, state.recurrence.base);
         if floor > want {
-            (want, reason) = (floor, Some(why));
+            (want, reason) = (floor, Some(why.clone()));
         }
         if want > self.maximum() && want > view.current() {
-            (want, reason) = (self.maximum().max(view.current()), Some(Reason::Maximum { workers: self.maximum() }));
+            (want, reason) = (self.maximum().max(view.current()), Some(self.bounded(view, &base)));
         }
         let want = want.min(self.maximum());
         let quiet = if view.rate > 0.0 { view.project(&view.arrivals, 0.0) } else { base.clone() };
         let alone = if view.starting.is_empty() { base.finish() } else { view.project(&[], view.rate).finish() };
-        let need = need::need(view, &quiet, alone).max(floor).min(view.current().max(want));
+        let bare = need::need(view, &quiet, alone).min(view.current().max(want));
+        let need = bare.max(floor).min(view.current().max(want));
         let raised = if want > view.current() { want } else { 0 };
         state.regret.note(view.now, need.max(raised), view.current());
         let kept = view.keep.max(state.regret.hold(view.now));
         state.needs.push(view.now, need.max(raised), kept + 0.5 * self.interval());
         if want > view.current() {
-            state.regret.launches(view.now, want, want - view.current(), kept + self.interval());
-            return self.grow(state, (view.current(), view.fleet.blocked), want, lost, reason);
+            let decision = self.grow(state, (view.current(), view.fleet.blocked), want, lost, reason);
+            if decision.launch > 0 {
+                state.regret.launches(view.now, decision.desired, decision.launch, kept + self.interval());
+            }
+            return decision;
         }
-        let decision = self.shrink(state, view, Pressure { need, floor, alone }, lost);
+        let (decision, kept) = self.shrink(state, view, Pressure { need, floor, alone }, lost);
         let reason = match reason {
             Some(reason) if decision.desired == view.current() && decision.desired <= self.maximum() => reason,
-            _ => explain(view, state, &decision, &base, waited),
+            _ => explain::explain(view, &decision, &base, Kept { bare, why: Some(why), waited, ..kept }),
         };
         Decision { reason, ..decision }
     }
@@ -187,10 +192,11 @@ impl Adaptive {
         }
         let tokens = self.backend.launch_limit().map(|(burst, rate)| (state.tokens.unwrap_or(burst), rate));
         let room = self.maximum().saturating_sub(current);
-        let mut best = (current, None);
-        if let Some((want, reason)) = target::growth(view, base, room, tokens) {
-            best = (want, Some(reason));
-        }
+        let mut best = match target::growth(view, base, room, tokens) {
+            Some((want, reason)) => (want, Some(reason)),
+            None if room == 0 && target::pays_beyond(view, base, tokens) => (current, Some(self.bounded(view, base))),
+            None => (current, None),
+        };
         if best.0 == 0 {
             best = (1, Some(Reason::First { tasks: view.unfinished() }));
         }
@@ -201,6 +207,10 @@ impl Adaptive {
         best
     }
 
+    fn bounded(&self, view: &View<'_>, base: &Plan) -> Reason {
+        Reason::Maximum { workers: self.maximum(), tasks: view.unfinished(), finish: base.finite() }
+    }
+
     /// `current`: workers that are there or on their way, and whether none can be asked for now.
     fn grow(&self, state: &mut State, (current, blocked): (u32, bool), want: u32, lost: Vec<u64>, reason: Option<Reason>) -> Decision {
         let launch = want - current;
@@ -208,19 +218,20 @@ impl Adaptive {
         let spent = state.usage.worker_seconds;
         let broke = self.is_spent(state);
         let (launch, reason) = match reason {
-            _ if broke => (0, Reason::Budget { spent, wanted: launch }),
+            _ if broke => (0, Reason::Budget { spent, budget: self.budget().unwrap_or_default(), wanted: launch }),
             _ if blocked => (0, Reason::Blocked { wanted: launch }),
             reason => (launch, reason.unwrap_or(Reason::Minimum { workers: want })),
         };
         Decision { desired: current + launch, launch, victims: vec![], lost: lost.len() as u32, cancelled: lost, reason }
     }
 
-    fn shrink(&self, state: &mut State, view: &View<'_>, pressure: Pressure, lost: Vec<u64>) -> Decision {
+    fn shrink(&self, state: &mut State, view: &View<'_>, pressure: Pressure, lost: Vec<u64>) -> (Decision, Kept) {
         let Pressure { need, floor, alone } = pressure;
         let current = view.current();
         let memory = floor::memory(view).min(current);
         let window = need::window(view, alone, state.recurrence.overlapping()).max(state.regret.hold(view.now));
-        let needed = state.needs.largest(view.now, window + 0.5 * self.interval()).max(floor).max(memory);
+        let lately = state.needs.largest(view.now, window + 0.5 * self.interval());
+        let needed = lately.max(floor).max(memory);
         state.useless.push_back(current.saturating_sub(need.max(memory)).min(view.starting.len() as u32));
         while state.useless.len() > self.config.wait_count as usize {
             state.useless.pop_front();
@@ -231,11 +242,12 @@ impl Adaptive {
         let left = current - taken.len() as u32;
         let over = left.saturating_sub(self.maximum());
         let surplus = left.saturating_sub(needed).max(over);
+        let (unneeded, spare) = (taken.len() as u32, surplus);
         let more = retire::requests(view, &taken, surplus, over);
         let (surplus, more_taken) = (surplus - more.len() as u32, more.len());
         taken.extend(more);
         let since_billed = |id| state.starts.workers.get(&id).and_then(|start| start.billed).map(|at| view.now - at);
-        let mut victims = retire::idle(view, surplus, since_billed);
+        let (mut victims, hold) = retire::idle(view, surplus, since_billed);
         if !victims.is_empty() {
             state.regret.lets_go(view.now, current);
         }
@@ -246,16 +258,29 @@ impl Adaptive {
         let reason = match (victims.is_empty() && taken.is_empty(), current > self.maximum()) {
             (_, true) => Reason::Above { maximum: self.maximum(), busy, kept: desired.saturating_sub(self.maximum()) },
             (true, _) => Reason::Asleep,
+            (false, false) if spare == 0 => Reason::Unneeded { requests: unneeded, decisions: self.config.wait_count },
             (false, false) => Reason::Surplus { needed, window },
         };
         let count = lost.len() as u32;
-        Decision { desired, launch: 0, victims, lost: count, cancelled: lost.into_iter().chain(taken).collect(), reason }
+        let kept = Kept { lately, memory, floor, spare, hold, patience: self.patience(window), ..Kept::default() };
+        (Decision { desired, launch: 0, victims, lost: count, cancelled: lost.into_iter().chain(taken).collect(), reason }, kept)
+    }
+
+    /// How long a worker stays that is not needed any more, if the need is to be looked back at for so long.
+    fn patience(&self, window: f64) -> f64 {
+        let decisions = (window / self.interval() + 0.5).floor() + 1.0;
+        decisions * self.interval()
     }
 
     /// Whether the budget is spent.
     #[must_use]
     pub fn is_spent(&self, state: &State) -> bool {
-        self.config.budget.is_some_and(|budget| state.usage.worker_seconds >= budget.0.as_secs_f64())
+        self.budget().is_some_and(|budget| state.usage.worker_seconds >= budget)
+    }
+
+    /// In worker-seconds.
+    fn budget(&self) -> Option<f64> {
+        self.config.budget.map(|budget| budget.0.as_secs_f64())
     }
 
     /// Launch tokens that came back since the last decision.
@@ -304,18 +329,4 @@ struct Pressure {
 fn lost(state: &State, fleet: &Fleet) -> Vec<u64> {
     let lost = |worker: &&Worker| state.starts.workers.get(&worker.id).is_some_and(|start| start.lost);
     fleet.workers.iter().filter(|worker| worker.phase == Phase::Starting).filter(lost).map(|worker| worker.id).collect()
-}
-
-/// Why nothing is started.
-fn explain(view: &View<'_>, state: &State, decision: &Decision, base: &Plan, waited: f64) -> Reason {
-    if decision.reason != Reason::Asleep {
-        return decision.reason.clone();
-    }
-    let surplus = decision.desired.saturating_sub(view.workers_for(view.tasks() as f64));
-    match (decision.lost, decision.desired) {
-        (1.., _) => Reason::Lost { after: waited },
-        (0, 0) => Reason::Asleep,
-        _ if surplus > 0 && decision.desired > view.adaptive.minimum() => Reason::Idling { surplus, patience: state.recurrence.timer() },
-        _ => Reason::Enough { tasks: view.unfinished(), finish: Some(base.finish()).filter(|finish| finish.is_finite()) },
-    }
 }

@@ -78,6 +78,11 @@ impl Plan {
     pub(super) fn finish(&self) -> f64 {
         self.ends.last().copied().unwrap_or(0.0)
     }
+
+    /// The same, if that is ever.
+    pub(super) fn finite(&self) -> Option<f64> {
+        Some(self.finish()).filter(|finish| finish.is_finite())
+    }
 }
 
 /// Runs `stages` one after the other; `inflow` seconds of new work per second come into the first.

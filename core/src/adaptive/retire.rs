@@ -1,6 +1,7 @@
 //! Who goes: requests first, then idle workers, those that hold the least first; busy ones only beyond the maximum.
 
 use super::{
+    decision::Hold,
     fleet::{Fleet, Phase, Worker},
     floor::MEMORY_FILL,
     view::View,
@@ -20,11 +21,11 @@ pub(super) fn requests(view: &View<'_>, taken: &[u64], surplus: u32, over: u32) 
 }
 
 /// Up to `count` idle workers. None while a task is ready: it would want one. Those that stay must be able to hold what is
-/// stored, and what is paid for as a minimum is used.
-pub(super) fn idle(view: &View<'_>, count: u32, since_billed: impl Fn(u64) -> Option<f64>) -> Vec<u64> {
-    let mut victims = vec![];
+/// stored, and what is paid for as a minimum is used: what held the last one that could not go.
+pub(super) fn idle(view: &View<'_>, count: u32, since_billed: impl Fn(u64) -> Option<f64>) -> (Vec<u64>, Option<Hold>) {
+    let (mut victims, mut hold) = (vec![], None);
     if view.ready > 0 || count == 0 {
-        return victims;
+        return (victims, hold);
     }
     let minimum_charge = view.adaptive.backend.minimum_charge.as_secs_f64() - 1.5 * view.adaptive.interval();
     let mut idle: Vec<&Worker> = view.fleet.workers.iter().filter(|worker| worker.is_idle()).collect();
@@ -35,15 +36,17 @@ pub(super) fn idle(view: &View<'_>, count: u32, since_billed: impl Fn(u64) -> Op
             break;
         }
         if since_billed(worker.id).is_some_and(|paid| paid < minimum_charge) {
+            hold = Some(Hold::Charge);
             continue;
         }
         if !room.holds_without(worker, view.stored) {
+            hold = Some(Hold::Results);
             break;
         }
         room.leave(worker);
         victims.push(worker.id);
     }
-    victims
+    (victims, hold)
 }
 
 /// Up to `count` workers beyond those, as there are more than there may be: whatever they run, or waits. Idle ones first, and those that

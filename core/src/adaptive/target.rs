@@ -16,6 +16,8 @@ const IDLE_SHARE: f64 = 0.5;
 /// Candidates: one by one up to here, then in steps of `STEP`.
 const SINGLE: u32 = 8;
 const STEP: f64 = 1.19;
+/// So many times the workers there are, tried beyond the upper bound.
+const BEYOND: [f64; 4] = [0.1, 0.3, 1.0, 10.0];
 /// Parts into which launches beyond the platform's burst are put.
 const PARTS: f64 = 64.0;
 
@@ -34,8 +36,16 @@ pub(super) fn growth(view: &View<'_>, base: &Plan, room: u32, tokens: Option<(f6
         return None;
     }
     let pick = scored.iter().filter(|score| score.value <= best + TIE).max_by_key(|score| score.extra)?;
-    let before = Some(base.finish()).filter(|finish| finish.is_finite());
+    let before = base.finite();
     Some((view.current().saturating_add(pick.extra), Reason::Faster { tasks: view.unfinished(), before, after: pick.finish }))
+}
+
+/// Whether more workers than there are would be started, if there might be more: some of the numbers beyond are tried, so it is cheap.
+pub(super) fn pays_beyond(view: &View<'_>, base: &Plan, tokens: Option<(f64, f64)>) -> bool {
+    let most = view.workers_for(width(view, base)).saturating_sub(view.current());
+    let more = |share: f64| ((f64::from(view.current()) * share).ceil() as u32).clamp(1, most);
+    let best = |extra| score(view, base, extra, tokens).map_or(f64::INFINITY, |score| score.value);
+    most > 0 && BEYOND.map(|share| best(more(share))).into_iter().fold(f64::INFINITY, f64::min) < best(0) - HYSTERESIS
 }
 
 /// A number of workers more, and how good that is.

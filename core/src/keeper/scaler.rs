@@ -1,21 +1,25 @@
 //! The scaler: what the keeper's loop needs around the pure policy of [`crate::adaptive`]. When to look, who is there, what to tell.
 
+mod log;
+mod sight;
+
 use std::{
     collections::{BTreeMap, HashMap},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     time::{Instant, sleep_until},
 };
 
-use super::fleet::Member;
+pub(super) use self::log::Log;
+use super::fleet::{Launches, Member};
 use crate::{
-    adaptive::{AdaptConfig, Adaptive, Backend, Begin, Decided, Decision, Entry, Fleet, Held, Phase, Reason, State, Worker},
-    engine::{Observation, Outlook, WorkerLoad},
+    adaptive::{AdaptConfig, Adaptive, Backend, Begin, Decided, Decision, Entry, Fleet, Held, Phase, Reason, State},
+    engine::{Observation, Outlook},
     error::{Error, ErrorKind},
     manager::{ClusterEvent, ClusterInfo, Scaling},
 };
@@ -197,10 +201,10 @@ impl Scaler {
     }
 
     /// Decides. A defect in the policy must not end the keeper, which others are billed for: it begins anew.
-    pub(super) fn decide(&mut self, now: Duration, members: Vec<Member>, blocked: bool, seen: Observation, log: &mut Log) -> Decision {
+    pub(super) fn decide(&mut self, now: Duration, members: Vec<Member>, launches: Launches, seen: Observation, log: &mut Log) -> Decision {
         self.came(&members);
         self.resting = !seen.load.groups.iter().any(|group| group.unfinished() > 0);
-        let fleet = self.fleet(members, blocked, seen.workers);
+        let fleet = self.fleet(members, launches, seen.workers);
         if std::mem::take(&mut self.changed) {
             log.write(|| self.begin());
         }
@@ -222,9 +226,9 @@ impl Scaler {
     }
 
     /// Decides without having seen the work.
-    pub(super) fn hold(&mut self, now: Duration, members: Vec<Member>, blocked: bool, log: &mut Log) -> Decision {
+    pub(super) fn hold(&mut self, now: Duration, members: Vec<Member>, launches: Launches, log: &mut Log) -> Decision {
         self.came(&members);
-        let fleet = self.fleet(members, blocked, vec![]);
+        let fleet = self.fleet(members, launches, vec![]);
         if std::mem::take(&mut self.changed) {
             log.write(|| self.begin());
         }
@@ -239,7 +243,7 @@ impl Scaler {
         if self.native.is_some() {
             return;
         }
-        let mut fleet = self.fleet(members, false, vec![]);
+        let mut fleet = self.fleet(members, Launches::default(), vec![]);
         for worker in &mut fleet.workers {
             let unseen = u32::from(!self.resting && matches!(worker.phase, Phase::Live(_)));
             worker.processing = self.busy.get(&worker.id).copied().unwrap_or(unseen);
@@ -252,14 +256,14 @@ impl Scaler {
         let nobody = |reason: String, hint: &str| Outlook::Nobody { reason, hint: hint.to_owned() };
         if self.native.is_none() && self.adaptive.is_spent(&self.state) {
             let budget = self.config.budget.unwrap_or_default().0.as_secs_f64();
-            let reason = format!("the budget of adaptive scaling is spent ({budget:.0} worker-seconds), so nobody is started any more");
+            let reason = format!("the budget of adaptive scaling, {budget:.0} worker-seconds, is spent, so nobody is started any more");
             return nobody(reason, "raise `adapt_kwargs.budget`, or leave it out");
         }
         if self.config.maximum == Some(0) {
             return nobody("adaptive scaling may have no worker (`maximum` is 0)".to_owned(), "raise `adapt_kwargs.maximum`");
         }
         let held = match self.decision.as_ref().map(|decision| &decision.reason) {
-            Some(Reason::Blocked { .. }) => Some("starting them fails, and is tried again".to_owned()),
+            Some(Reason::Blocked { .. } | Reason::Failing { .. }) => Some("starting them fails, and is tried again".to_owned()),
             _ => self.trouble.as_ref().map(|trouble| format!("it cannot see the work: {trouble}")),
         };
         Outlook::Adaptive { held }
@@ -295,53 +299,9 @@ impl Scaler {
         if told {
             tracing::warn!(target: "remuda::adaptive", %error, workers = wanted, tries = self.failed, "the load is unknown; the workers stay");
         }
-        let text = format!("adaptive scaling cannot see the work and keeps {wanted} workers: {error}");
+        let text = format!("adaptive scaling cannot see the work, so the number of workers stays at {wanted}: {error}");
         let replaced = (decision.launch > 0).then(|| ClusterEvent::Scaled { at, decision: decision.clone() });
         told.then_some(ClusterEvent::Degraded(text)).into_iter().chain(replaced).collect()
-    }
-
-    fn fleet(&mut self, members: Vec<Member>, blocked: bool, loads: Vec<WorkerLoad>) -> Fleet {
-        let mut loads: HashMap<String, WorkerLoad> = loads.into_iter().map(|load| (load.name.clone(), load)).collect();
-        let workers = members
-            .into_iter()
-            .map(|member| {
-                let load = member.name.as_ref().and_then(|name| loads.remove(name));
-                self.worker(&member, load)
-            })
-            .collect();
-        Fleet { workers, slots: self.slots, memory_limit: self.memory_limit, blocked }
-    }
-
-    fn worker(&mut self, member: &Member, load: Option<WorkerLoad>) -> Worker {
-        // Who is not in the answer came since, or is not known well enough to be let go.
-        let unknown = load.is_none() && matches!(member.phase, Phase::Live(_));
-        let load = load.unwrap_or_default();
-        let slots = [load.slots, member.slots, self.slots].into_iter().find(|slots| *slots > 0).unwrap_or(0);
-        if let Phase::Live(_) = member.phase {
-            self.slots = slots;
-            self.memory_limit = if unknown { self.memory_limit } else { load.memory_limit };
-        }
-        Worker {
-            id: member.id,
-            phase: member.phase,
-            launched: member.launched,
-            billed: self.billed(member),
-            slots,
-            processing: load.processing,
-            bytes: load.bytes,
-            memory_limit: load.memory_limit,
-            pinned: load.pinned || unknown || member.kept,
-        }
-    }
-
-    /// When the bill of a worker begins: as late after the request as the class says, and not after it is there.
-    fn billed(&self, member: &Member) -> Option<Duration> {
-        let unbilled = self.backend.startup.saturating_sub(self.backend.billed_startup);
-        let begins = member.launched.map(|at| at.saturating_add(unbilled));
-        match member.phase {
-            Phase::Live(since) => Some(begins.map_or(since, |begins| begins.min(since))),
-            _ => begins,
-        }
     }
 
     pub(super) fn config(&self) -> &AdaptConfig {
@@ -366,34 +326,6 @@ fn stay(fleet: &Fleet) -> Decision {
     let there = fleet.workers.iter().filter(|worker| worker.phase != Phase::Draining).count() as u32;
     let reason = Reason::Enough { tasks: 0, finish: None };
     Decision { desired: there, launch: 0, victims: vec![], cancelled: vec![], lost: 0, reason }
-}
-
-/// Whoever wants to know each decision with all it was made from.
-#[derive(Debug, Default)]
-pub(super) struct Log {
-    listeners: Vec<mpsc::UnboundedSender<Arc<Entry>>>,
-}
-
-impl Log {
-    /// `begin`: what those decisions follow from that were made before.
-    pub(super) fn listen(&mut self, listener: mpsc::UnboundedSender<Arc<Entry>>, begin: Option<Entry>) {
-        if begin.is_none_or(|begin| listener.send(Arc::new(begin)).is_ok()) {
-            self.listeners.push(listener);
-        }
-    }
-
-    fn write(&mut self, entry: impl FnOnce() -> Entry) {
-        let traced = tracing::enabled!(target: "remuda::adaptive", tracing::Level::DEBUG);
-        if !traced && self.listeners.is_empty() {
-            return;
-        }
-        let entry = Arc::new(entry());
-        if traced {
-            let line = entry.to_line().unwrap_or_default();
-            tracing::debug!(target: "remuda::adaptive", entry = line, "decided");
-        }
-        self.listeners.retain(|listener| listener.send(entry.clone()).is_ok());
-    }
 }
 
 fn learned(class: &str) -> Option<(Duration, Duration)> {

@@ -63,12 +63,12 @@ impl Keeper {
         };
         let (decision, news) = match seen {
             Ok(seen) => {
-                let decision = scaler.decide(now, self.fleet.members(now), self.fleet.is_blocked(now), seen, &mut self.log);
+                let decision = scaler.decide(now, self.fleet.members(now), self.fleet.launches(now), seen, &mut self.log);
                 let news = scaler.news(now, &decision);
                 (decision, news.into_iter().collect())
             }
             Err(error) => {
-                let decision = scaler.hold(now, self.fleet.members(now), self.fleet.is_blocked(now), &mut self.log);
+                let decision = scaler.hold(now, self.fleet.members(now), self.fleet.launches(now), &mut self.log);
                 let news: Vec<_> = scaler.failed(now, &error, &decision);
                 (decision, news)
             }

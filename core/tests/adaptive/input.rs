@@ -86,7 +86,7 @@ pub(crate) fn fleet() -> impl Strategy<Value = Fleet> {
     (prop::collection::vec(worker, 0..40), 0u32..5, prop_oneof![Just(0u64), Just(1u64 << 30)]).prop_map(
         |(mut workers, slots, memory_limit)| {
             (0..).zip(&mut workers).for_each(|(id, worker)| worker.id = id);
-            Fleet { workers, slots, memory_limit, blocked: false }
+            Fleet { workers, slots, memory_limit, ..Fleet::default() }
         },
     )
 }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use remuda_core::adaptive::Backend;
+use remuda_core::adaptive::{Backend, Fleet, Phase, State};
 
 use crate::{
     bounded,
     herd::{Herd, Plot},
-    input::secs,
+    input::{map, secs, worker},
 };
 
 /// One task of `each` every `every` seconds for so many seconds: how often the number of workers turned after `settled` of them.
@@ -66,4 +66,24 @@ fn uneven_constant_load_settles() {
         let (turns, desired) = turns(startup, every, each, (600, 3600));
         assert_eq!(turns, 0, "{startup} {every} {each}: {desired:?}");
     }
+}
+
+/// A worker is missed when another is started in its place, not while none can be.
+#[test]
+fn who_is_let_go_is_missed_when_another_starts() {
+    let adaptive = crate::Adaptive::new(bounded(0, 9), Backend::new(secs(1)));
+    let there = Fleet { workers: vec![worker(0, Phase::Live(secs(0)), 0)], slots: 1, ..Fleet::default() };
+    let (nothing, work) = (map(0, secs(1), true), map(1, secs(1), true));
+    let (mut state, mut let_go) = (State::default(), false);
+    for at in 10..20 {
+        let (next, decision) = adaptive.decide(state, secs(at), &nothing, &there);
+        (state, let_go) = (next, let_go || !decision.victims.is_empty());
+    }
+    assert!(let_go);
+    let regrets = |state: &State| serde_json::to_value(state).unwrap()["regret"].clone();
+    let blocked = Fleet { blocked: true, ..Fleet::default() };
+    let (state, decision) = adaptive.decide(state, secs(20), &work, &blocked);
+    assert!(decision.launch == 0 && regrets(&state)["missed"].is_null() && !regrets(&state)["let_go"].is_null(), "{}", regrets(&state));
+    let (state, decision) = adaptive.decide(state, secs(21), &work, &Fleet::default());
+    assert!(decision.launch == 1 && regrets(&state)["missed"].is_number() && regrets(&state)["let_go"].is_null(), "{}", regrets(&state));
 }

@@ -16,7 +16,7 @@ async fn looks_that_fail_hang_or_panic_change_nothing_and_end_nothing() {
         let trouble = status.adapt.unwrap().trouble.unwrap();
         assert!(["no answer", "no answer within 5s", "panicked: bad day"].iter().any(|text| trouble.contains(text)), "{trouble}");
         let news = heard(&mut events);
-        let told = news.iter().filter(|event| matches!(event, ClusterEvent::Degraded(text) if text.contains("keeps 8 workers"))).count();
+        let told = news.iter().filter(|event| matches!(event, ClusterEvent::Degraded(text) if text.contains("stays at 8"))).count();
         assert!((2..15).contains(&told), "{told}");
         yard.blind(None);
         let status = until(&cluster, |status| status.wanted == 0).await;
@@ -41,7 +41,7 @@ async fn who_is_lost_while_the_work_cannot_be_seen_is_replaced() {
     let launched = cluster.status().adapt.unwrap().usage.launched;
     assert_eq!(launched, 11);
     let news = heard(&mut events);
-    assert!(news.iter().any(|event| matches!(event, ClusterEvent::Degraded(text) if text.contains("keeps 8 workers"))), "{news:?}");
+    assert!(news.iter().any(|event| matches!(event, ClusterEvent::Degraded(text) if text.contains("stays at 8"))), "{news:?}");
     assert!(decisions(&news).iter().any(|decision| decision.reason == Reason::Unseen { workers: 8 }), "{news:?}");
     yard.blind(None);
     yard.done().await;

@@ -43,7 +43,22 @@ pub struct Member {
     pub kept: bool,
 }
 
+/// How it goes with launches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Launches {
+    /// Nothing can be launched now.
+    pub blocked: bool,
+    /// How often in a row that has failed.
+    pub failed: u32,
+}
+
 impl Fleet {
+    /// How it goes with launches.
+    #[must_use]
+    pub fn launches(&self, now: Time) -> Launches {
+        Launches { blocked: self.is_blocked(now), failed: self.failures.in_a_row().max(self.told.tries) }
+    }
+
     /// Every worker that was asked for and has not ended.
     pub fn members(&mut self, now: Time) -> Vec<Member> {
         match (&mut self.adapting, self.scaling) {

@@ -64,6 +64,11 @@ impl Failures {
         backoff(if cause == Cause::Capacity { limits.capacity_backoff } else { limits.backoff }, count)
     }
 
+    /// The longest streak.
+    pub(super) fn in_a_row(&self) -> u32 {
+        self.streaks.values().map(|streak| streak.count).max().unwrap_or(0)
+    }
+
     /// An error that cannot pass: nothing is launched any more.
     pub(super) fn cut_off(&mut self, error: &Error) {
         self.broken.get_or_insert_with(|| error.clone());

@@ -19,7 +19,7 @@ use self::{
     slots::{Places, Seen, Slot, Stop},
 };
 pub use self::{
-    adapt::Member,
+    adapt::{Launches, Member},
     message::{Action, Input},
 };
 use super::{

@@ -1,0 +1,35 @@
+//! The decisions, for whoever wants to know them.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::adaptive::Entry;
+
+/// Whoever wants to know each decision with all it was made from.
+#[derive(Debug, Default)]
+pub(in crate::keeper) struct Log {
+    listeners: Vec<mpsc::UnboundedSender<Arc<Entry>>>,
+}
+
+impl Log {
+    /// `begin`: what those decisions follow from that were made before.
+    pub(in crate::keeper) fn listen(&mut self, listener: mpsc::UnboundedSender<Arc<Entry>>, begin: Option<Entry>) {
+        if begin.is_none_or(|begin| listener.send(Arc::new(begin)).is_ok()) {
+            self.listeners.push(listener);
+        }
+    }
+
+    pub(super) fn write(&mut self, entry: impl FnOnce() -> Entry) {
+        let traced = tracing::enabled!(target: "remuda::adaptive", tracing::Level::DEBUG);
+        if !traced && self.listeners.is_empty() {
+            return;
+        }
+        let entry = Arc::new(entry());
+        if traced {
+            let line = entry.to_line().unwrap_or_default();
+            tracing::debug!(target: "remuda::adaptive", entry = line, "decided");
+        }
+        self.listeners.retain(|listener| listener.send(entry.clone()).is_ok());
+    }
+}
