@@ -42,6 +42,7 @@ pub(super) enum Stage {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Share {
     batch: BatchId,
+    level: u32,
     weight: u32,
 }
 
@@ -70,8 +71,14 @@ struct Batch {
     running: u64,
     paused: u64,
     over: u64,
+    /// Of lower levels all of them, so that no two need each other.
     needs: BTreeSet<BatchId>,
+    /// At so many needs those that are gone are looked for: twice what were left the last time, so that each costs a few steps.
+    full: usize,
 }
+
+/// Needs that are not worth a look.
+const FEW: usize = 4;
 
 impl Batch {
     fn count(&mut self, stage: Stage) -> &mut u64 {
@@ -102,8 +109,8 @@ impl Tally {
     /// A new task, waiting. `needs`: the shares of the tasks that it waits for.
     pub(super) fn join(&mut self, name: &Arc<str>, shape: GroupId, slots: u32, needs: &[Share]) -> Share {
         let prefix = self.prefix(name);
-        let levels = needs.iter().filter_map(|share| self.batches.get(&share.batch)).map(|batch| batch.key.1 + 1);
-        let key = (prefix, levels.max().unwrap_or(0).min(LEVELS), shape);
+        let level = needs.iter().map(|share| share.level + 1).max().unwrap_or(0).min(LEVELS);
+        let key = (prefix, level, shape);
         let id = *self.open.entry(key).or_insert_with(|| {
             self.next += 1;
             self.next
@@ -116,23 +123,24 @@ impl Tally {
             paused: 0,
             over: 0,
             needs: BTreeSet::new(),
+            full: FEW,
         });
         let weight = slots.clamp(1, WIDEST);
         batch.waiting += u64::from(weight);
-        let before = batch.needs.len();
-        batch.needs.extend(needs.iter().map(|share| share.batch).filter(|need| *need != id));
-        if batch.needs.len() > before && batch.needs.len().is_power_of_two() {
+        batch.needs.extend(needs.iter().filter(|share| share.level < level).map(|share| share.batch));
+        if batch.needs.len() >= batch.full {
             self.forget_needs(id);
         }
         self.kinds[prefix].arrived += u64::from(weight);
-        Share { batch: id, weight }
+        Share { batch: id, level, weight }
     }
 
     /// Batches that are gone are nobody's need any more.
     fn forget_needs(&mut self, of: BatchId) {
         let Some(mut needs) = self.batches.get_mut(&of).map(|batch| std::mem::take(&mut batch.needs)) else { return };
         needs.retain(|need| self.batches.contains_key(need));
-        self.batches.entry(of).and_modify(|batch| batch.needs = needs);
+        let full = (2 * needs.len()).max(FEW);
+        self.batches.entry(of).and_modify(|batch| (batch.needs, batch.full) = (needs, full));
     }
 
     /// Nobody adapts the workers to what is told any more.

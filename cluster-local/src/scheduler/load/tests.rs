@@ -210,6 +210,48 @@ fn needs_of_what_is_gone_are_forgotten_and_so_is_all_that_is_over_when_nobody_lo
 }
 
 #[test]
+fn needs_that_come_and_go_cost_a_few_steps_each_however_many_stay() {
+    let mut bench = Bench::with_workers(&[1]);
+    // So many stay that with one more, and the next, a power of two is reached, again and again.
+    const STAY: u64 = 1022;
+    for key in 0..STAY {
+        bench.submit(named(&format!("stays{}", key % 500).into(), key..key + 1, |key| key.checked_sub(500).into_iter().collect(), 2));
+    }
+    bench.submit(named(&"sum".into(), STAY..STAY + 1, |_| (0..STAY).collect(), 1));
+    let sum = bench.scheduler.tally.batches.values().map(|batch| batch.key).max_by_key(|key| key.1).unwrap();
+    let needs = |bench: &Bench| bench.scheduler.tally.batches.values().find(|batch| batch.key == sum).unwrap().needs.len();
+    let (stay, mut looks) = (needs(&bench), 0);
+    assert_eq!(stay, STAY as usize);
+    for round in 0..4000u64 {
+        let key = STAY + 1 + 2 * round;
+        bench.submit(named(&format!("goes{}", round % 400).into(), key..key + 1, |_| vec![], 0));
+        let before = needs(&bench);
+        bench.submit(named(&"sum".into(), key + 1..key + 2, |sum| vec![sum - 1, STAY - 1], 1));
+        looks += usize::from(needs(&bench) <= before);
+        bench.done(key);
+        assert!(needs(&bench) <= 2 * stay + 2, "{}", needs(&bench));
+    }
+    assert!(looks <= 4000 / stay + 2, "each look at all needs must be paid for by as many that came: {looks}");
+}
+
+#[test]
+fn no_two_of_the_deepest_groups_need_each_other() {
+    let mut bench = Bench::with_workers(&[1]);
+    // Two functions by turns, further down than levels are told apart.
+    for key in 0..2 * u64::from(LEVELS) {
+        let name = if key % 2 == 0 { "there" } else { "back" };
+        bench.submit(named(&name.into(), key..key + 1, |key| key.checked_sub(1).into_iter().collect(), 1));
+    }
+    let mut groups = bench.scheduler.look(bench.now).load.groups;
+    assert_eq!(groups.len(), LEVELS as usize + 2);
+    while !groups.is_empty() {
+        let left: HashSet<u64> = groups.iter().map(|group| group.id).collect();
+        groups.retain(|group| group.dependencies.iter().any(|need| left.contains(need)));
+        assert!(groups.len() < left.len(), "a circle: {groups:?}");
+    }
+}
+
+#[test]
 fn names_beyond_number_share_their_statistics() {
     let mut bench = Bench::new();
     for key in 0..2000 {
