@@ -7,6 +7,8 @@ mod bench;
 mod cuts;
 #[path = "engine/load.rs"]
 mod load;
+#[path = "engine/outlook.rs"]
+mod outlook;
 #[path = "engine/places.rs"]
 mod places;
 #[path = "engine/proxy.rs"]

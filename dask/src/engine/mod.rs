@@ -3,6 +3,7 @@
 mod drain;
 mod fetch;
 mod load;
+mod outlook;
 mod redial;
 mod versions;
 mod watch;
@@ -15,7 +16,7 @@ use std::{
 
 use async_trait::async_trait;
 use remuda_core::{
-    engine::{Connect, Drains, Engine, Observation, Session, WorkerChange, WorkerChanges},
+    engine::{Connect, Drains, Engine, Observation, Outlook, Session, WorkerChange, WorkerChanges},
     error::{Error, Result},
     host,
     manager::Endpoint,
@@ -58,8 +59,11 @@ pub struct DaskOptions {
     pub direct: bool,
     /// Used where the endpoint has none.
     pub security: Option<Arc<Security>>,
-    /// Whether a cluster with a lease of its own stays as long as we are connected. Default: yes.
+    /// Whether the cluster is ours: one with a lease of its own stays as long as we are connected, and what its keeper says of workers to come
+    /// holds for tasks that have none. Default: yes.
     pub owner: bool,
+    /// How long a task waits while there is no worker and its keeper says that none is to come; then it is refused. Default: 60 s.
+    pub no_workers_timeout: Duration,
     /// The program that runs Rust tasks, and its arguments: a path on the workers, or a name on their PATH. It goes before what a worker's own
     /// environment names. Default: that, or this program where the worker is on the same machine.
     pub task_host: Option<(String, Vec<String>)>,
@@ -77,6 +81,7 @@ impl Default for DaskOptions {
             direct: true,
             security: None,
             owner: true,
+            no_workers_timeout: Duration::from_secs(60),
             task_host: None,
         }
     }
@@ -150,6 +155,8 @@ pub(crate) struct Inner {
     asking: tokio::sync::Mutex<load::Asking>,
     /// How often work has come, since somebody asks for the load.
     arrivals: latest::Sender<u64>,
+    /// What the keeper has said of workers to come.
+    outlook: latest::Sender<Option<Outlook>>,
 }
 
 #[derive(Debug, Default)]
@@ -229,6 +236,7 @@ impl DaskEngine {
             lost: latest::Sender::new(None),
             asking: tokio::sync::Mutex::default(),
             arrivals: latest::Sender::new(0),
+            outlook: latest::Sender::new(None),
         });
         let stop = CancellationToken::new();
         let first = watch::attach(&inner).await?;
@@ -271,6 +279,13 @@ impl Engine for DaskEngine {
 
     fn arrivals(&self) -> Option<latest::Receiver<u64>> {
         Some(self.inner.arrivals.subscribe())
+    }
+
+    /// Told to the scheduler: it knows which tasks have no worker, and for how long. On a cluster that is not ours others may bring some.
+    fn expect(&self, outlook: Outlook) {
+        if self.inner.options.owner {
+            self.inner.outlook.send_replace(Some(outlook));
+        }
     }
 
     fn dashboard(&self) -> Option<String> {

@@ -13,7 +13,7 @@ use remuda_core::{
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Inner, Known, Workers};
+use super::{Inner, Known, Workers, outlook};
 use crate::{
     Comm,
     protocol::{
@@ -140,9 +140,19 @@ async fn serve(inner: &Inner, comm: Comm) -> Error {
         let mut tick = interval(beat);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let alive: Message = map([("t", "alive".into())]).into();
+        // Whoever listened on an earlier connection has forgotten it.
+        let mut expected = inner.outlook.subscribe();
+        expected.mark_changed();
         loop {
-            tick.tick().await;
-            if let Err(error) = writer.write(&alive).await {
+            let message = tokio::select! {
+                _ = tick.tick() => None,
+                Ok(()) = expected.changed() => {
+                    let outlook = expected.borrow_and_update();
+                    let Some(message) = outlook.as_ref().and_then(|it| outlook::message(it, inner.options.no_workers_timeout)) else { continue };
+                    Some(message)
+                }
+            };
+            if let Err(error) = writer.write(message.as_ref().unwrap_or(&alive)).await {
                 return error;
             }
             let silent = silence.lock().unwrap_or_else(PoisonError::into_inner).asked();

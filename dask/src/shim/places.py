@@ -4,6 +4,8 @@
 LATE = 60
 # Seconds for which a worker has been paused until that is told: some are for a moment. By then it has told what it runs.
 PAUSED = 1
+# Why a task waits that some worker is fit for.
+NONE_RUNS = "no worker is running: all are paused or closing"
 # How a keeper names its workers: the place, and how many have had it before. No name comes twice.
 KEPT = re.compile(r"(0|[1-9][0-9]*)-(0|[1-9][0-9]*)")
 
@@ -64,15 +66,20 @@ def lacking(definition, workers):
     return None
 
 
+def nobody_there(core):
+    outlook = core.waits.outlook
+    return outlook["reason"] if outlook is not None else "the cluster has no workers"
+
+
 def hindrance(core, key):
     """Why no worker runs it."""
     task, workers = core.scheduler.tasks.get(key), list(core.scheduler.workers.values())
     record = core.records.get(key)
     if not workers:
-        return "the cluster has no workers"
+        return nobody_there(core)
     if task is None or record is None:
         return None
-    return lacking(record.definition, workers) or "no worker is running: all are paused or closing"
+    return lacking(record.definition, workers) or NONE_RUNS
 
 
 def hopeless(core, definition, at_last=False):
@@ -136,7 +143,7 @@ class Pauses:
                     waits.update({task.key: reason for task in self.waiting(state, told)})
                     told.update(task.key for task in state.processing)
         if not scheduler.running and self.paused and not self.queued and all(now - since >= PAUSED for since, _ in self.paused.values()):
-            self.queued = True
+            self.queued = self.core.waits.queued = True
             waits.update({task.key: None for task in getattr(scheduler, "queued", ())})
         elif scheduler.running:
             self.queued = False

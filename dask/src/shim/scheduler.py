@@ -1,7 +1,6 @@
 # ---- The scheduler: operations, events of tasks and workers, leases.
 
 CORE = "_remuda_" + HASH
-OWNER_CHECK = 0.2
 # Workers that are asked at the same time.
 ASKED = 64
 
@@ -28,9 +27,9 @@ class Core:
         if self.owner is None:
             self.owner = scheduler._remuda_owner = {"heard": time.monotonic(), "ever": False}
         self.retelling = False
-        # When a worker came last, and when tasks that none fits are looked at again.
-        self.joined, self.review_at = time.monotonic(), None
-        self.stuck, self.pauses = {}, Pauses(self)
+        self.stuck, self.waits, self.pauses = {}, Waits(self), Pauses(self)
+        # Workers that are to go: since when that is known.
+        self.leaving = {}
         for name in ("hello", "stream", "watch", "fetch", "prepare", "load", "emptied", "resume"):
             scheduler.handlers[OP + name] = getattr(self, name)
         scheduler.stream_handlers[OP + "note"] = self.note
@@ -40,7 +39,7 @@ class Core:
             # Of the first version that comes; all have the same.
             scheduler.handlers["remuda_shims"] = shims_there(shims)
         shims.append({"hash": HASH, "protocol": PROTOCOL, "version": VERSION})
-        self.keeping = asyncio.ensure_future(self.keep())
+        self.keeping = asyncio.ensure_future(keep(self))
 
     def paced(self, count, seconds):
         """So many tasks took so long: the next part of a submission is as large as fits."""
@@ -88,6 +87,7 @@ class Core:
             complain("a watch failed")
         finally:
             self.watches.discard(watch)
+            self.waits.expect()
             if watch.owner:
                 self.owner["heard"] = time.monotonic()
             comm.abort()
@@ -135,6 +135,7 @@ class Core:
     async def resume(self, workers):
         """Those that were to leave and cannot take work again."""
         for ws in map(self.scheduler.workers.get, workers):
+            self.leaving.pop(getattr(ws, "address", None), None)
             if ws is not None and ws.status == Status.closing_gracefully:
                 message = {"op": "worker-status-change", "status": "running", "stimulus_id": "remuda-resume-%s" % time.time()}
                 self.scheduler.stream_comms[ws.address].send(message)
@@ -170,9 +171,7 @@ class Core:
             self.ended_on(record)
             self.erred(record, key, start, kwargs)
         elif finish == "no-worker" or (finish == "queued" and not self.scheduler.running):
-            record.told, record.since = hindrance(self, key), record.since or time.monotonic()
-            record.session.tell(["pending", record.number, record.told])
-            self.review_later()
+            self.waits.begin(record, key, finish)
         elif start == "memory" and finish in ("released", "waiting"):
             record.attempt += 1
             self.annotate(key, record)
@@ -323,64 +322,11 @@ class Core:
                 return
             self.renamed[worker] = str(state.name)
             self.here.add(worker)
-            self.joined = time.monotonic()
             for watch in self.watches:
                 watch.tell(joined(state))
-            self.reconsider(state)
+            self.waits.joins(state)
         except Exception:
             complain("a new worker was not told")
-
-    def reconsider(self, state):
-        """Dask takes the name of a worker that is not there for that of a host: now it is there. Whom others may help waits for it, too."""
-        names = called(state)
-        for task in list(self.scheduler.unrunnable):
-            record = self.records.get(task.key)
-            wanted = record.definition.workers if record is not None else ()
-            if wanted and (record.definition.loose or not names.isdisjoint(wanted)):
-                task.worker_restrictions = set(task.worker_restrictions or ()) | {state.address}
-        if self.scheduler.unrunnable and not self.retelling:
-            self.retelling = True
-            # Once Dask has tried this worker, and for all that come together.
-            self.loop.call_later(0.1, self.retell)
-        if self.scheduler.unrunnable:
-            self.review_later()
-
-    def review_later(self):
-        """Some task fits none of the workers: it is given up when no further one has come for long enough."""
-        self.review_at = max(time.monotonic() + 1, self.joined + LATE)
-
-    def retell(self):
-        """What still hinders tasks, now that a worker has come, or that none comes any more."""
-        self.retelling, reasons, given_up, now, waits = False, {}, {}, time.monotonic(), False
-        is_late = now >= self.joined + LATE
-        try:
-            for task in list(self.scheduler.unrunnable):
-                record = self.records.get(task.key)
-                if record is None:
-                    continue
-                # The same for all tasks of a definition: a look at each worker, once.
-                definition = record.definition
-                if definition not in reasons:
-                    reasons[definition] = hindrance(self, task.key), hopeless(self, definition), hopeless(self, definition, True)
-                reason, vain, at_last = reasons[definition]
-                if is_late and record.since is not None and now - record.since >= LATE:
-                    vain = at_last
-                # A keeper's workers are all alike: what one does not offer, none that is to come will.
-                elif not is_late and (definition.workers or not self.owner["ever"]):
-                    vain = None
-                if vain is not None:
-                    given_up.setdefault(record.session, []).append(["refused", record.number, "unschedulable", *vain])
-                    continue
-                waits = True
-                if reason is not None and reason != record.told:
-                    record.told = reason
-                    record.session.tell(["pending", record.number, reason])
-            if waits and is_late and self.review_at is None:
-                self.review_at = now + LATE
-            for session, events in given_up.items():
-                asyncio.ensure_future(session.refuse(events))
-        except Exception:
-            complain("what hinders tasks was not told")
 
     def remove_worker(self, scheduler=None, worker=None, stimulus_id=None, **kwargs):
         try:
@@ -402,54 +348,6 @@ class Core:
                 self.renamed = {ws.address: str(ws.name) for ws in self.scheduler.workers.values()}
         except Exception:
             complain("a lost worker was not told")
-
-    # Leases.
-
-    async def keep(self):
-        """Ends sessions and the scheduler itself, when nobody has renewed their leases."""
-        lease, grace = number_of("REMUDA_LEASE"), number_of("REMUDA_LEASE_GRACE")
-        last = time.monotonic()
-        while True:
-            await asyncio.sleep(OWNER_CHECK)
-            try:
-                now = time.monotonic()
-                late, last = now - last - OWNER_CHECK, now
-                if late > 1:
-                    # The loop stood still, and nobody could be heard.
-                    self.owner["heard"] = min(self.owner["heard"] + late, now)
-                    for heard in (*self.sessions.values(), *self.watches):
-                        heard.deadline += late
-                for session in list(self.sessions.values()):
-                    if now >= session.deadline:
-                        log.warning("the lease of session %s (%s) is over: releasing its tasks", session.ident, session.name)
-                        comm = session.comm
-                        await session.end()
-                        if comm is not None:
-                            comm.abort()
-                self.pauses.look(now)
-                if self.review_at is not None and now >= self.review_at:
-                    self.review_at = None
-                    self.retell()
-                for watch in list(self.watches):
-                    if now >= watch.deadline:
-                        watch.comm.abort()
-                    elif watch.owner:
-                        self.owner["heard"] = now
-                limit = lease if self.owner["ever"] or grace is None else grace
-                if lease is not None and now - self.owner["heard"] >= limit:
-                    log.warning("no driver for %s s: closing, as REMUDA_LEASE says", text_of(limit))
-                    asyncio.ensure_future(self.scheduler.close(reason="the lease of its driver is over")
-                                          if "reason" in inspect.signature(self.scheduler.close).parameters else self.scheduler.close())
-                    return
-            except Exception:
-                complain("leases were not checked")
-
-
-def number_of(name):
-    try:
-        return float(os.environ[name])
-    except (KeyError, ValueError):
-        return None
 
 
 def shims_there(shims):

@@ -18,6 +18,8 @@ class Watch:
         self.core, self.comm, self.owner = core, comm, bool(owner)
         self.lease = max(float(lease or 30), 0.1)
         self.deadline = time.monotonic() + self.lease
+        # What it says of workers that are to come: why there is none, and what ends the waits for one.
+        self.outlook = None
         self.events, self.wake = [joined(ws) for ws in core.scheduler.workers.values()], asyncio.Event()
         self.wake.set()
 
@@ -29,8 +31,11 @@ class Watch:
         writing = asyncio.ensure_future(self.write())
         try:
             while True:
-                await self.comm.read()
+                message = await self.comm.read()
                 self.deadline = time.monotonic() + self.lease
+                if message.get("t") == "expect":
+                    self.outlook = message
+                    self.core.waits.expect()
                 # That this loop goes on.
                 self.tell(["alive"])
         finally:
@@ -56,15 +61,32 @@ class Watch:
 async def emptied(core, workers, wait):
     """How many tasks each of the workers has, those that are gone left out: told as soon as one has none, is gone or will not get rid of them
     (-1), or after `wait` seconds."""
-    begun = time.time()
     deadline = time.monotonic() + min(wait, 60)
     while True:
         here = {a: core.scheduler.workers[a] for a in workers if a in core.scheduler.workers}
-        tasks = {a: -1 if is_stuck(core.scheduler, ws, begun) else len(ws.processing) for a, ws in here.items()}
+        tasks = {a: -1 if is_stuck(core.scheduler, ws, leaves_since(core, ws)) else len(ws.processing) for a, ws in here.items()}
         left = deadline - time.monotonic()
         if len(tasks) < len(workers) or min(tasks.values(), default=0) <= 0 or left <= 0:
             return tasks
         await asyncio.sleep(min(EMPTYING, left))
+
+
+def leaves_since(core, ws):
+    """Kept from one question to the next: where there are many workers each tells more seldom than it is asked for."""
+    if ws.status != Status.closing_gracefully:
+        core.leaving.pop(ws.address, None)
+        return time.time()
+    known = core.leaving.get(ws.address)
+    if known is None or known[0] is not ws:
+        known = core.leaving[ws.address] = ws, time.time()
+    return known[1]
+
+
+def forget_staying(core):
+    """Of those that are gone or take work again: when they leave next, that is another time."""
+    for address, (ws, _) in list(core.leaving.items()):
+        if ws.status != Status.closing_gracefully or core.scheduler.workers.get(address) is not ws:
+            del core.leaving[address]
 
 
 def is_stuck(scheduler, ws, since):

@@ -35,16 +35,6 @@ async fn a_cut_connection_loses_nothing() {
 }
 
 #[tokio::test]
-async fn connections_that_cross_each_other_lose_and_double_nothing() {
-    needs_dask!("connections_that_cross_each_other_lose_and_double_nothing");
-    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut alone = real::python();
-    alone.arg(here.join("tests/shim/sessions.py")).arg(here.join("src/shim"));
-    let ended = timeout(PATIENCE, alone.output()).await.expect("it ends").unwrap();
-    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-}
-
-#[tokio::test]
 async fn a_session_without_its_driver_leaves_nothing_behind() {
     needs_dask!("a_session_without_its_driver_leaves_nothing_behind");
     let cluster = Cluster::with_workers(&["alpha"]).await;

@@ -12,6 +12,7 @@ macro_rules! needs_dask {
     };
 }
 
+mod alone;
 mod losses;
 mod modules;
 #[path = "../real/mod.rs"]
