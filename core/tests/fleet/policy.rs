@@ -41,6 +41,28 @@ fn the_policy_says_whether_a_place_is_filled_again_and_failures_delay_its_launch
     assert!(fleet.step(s(41), decided(5, &[], &[id(0, 2)], 0)).is_empty());
 }
 
+/// A launch call that is not answered cannot be undone: who is wanted again before is not asked for beside it.
+#[test]
+fn requests_that_are_not_needed_are_taken_back_in_before_others_are_made() {
+    let mut fleet = open(4); // four launches under way
+    assert!(launches(&fleet.step(s(1), Input::Scale { count: 1, victims: vec![] })).is_empty());
+    fleet.step(s(1), joined(id(2, 0)));
+    assert!(calls(fleet.step(s(2), Input::Scale { count: 3, victims: vec![] })).is_empty(), "two of three come back");
+    fleet.step(s(2), Input::Adapt { native: None });
+    // One too old, one not needed; then two are wanted: the second of them is new.
+    fleet.step(s(3), decided(0, &[], &[id(0, 0), id(2, 0)], 1));
+    let wanted = |fleet: &mut Fleet| {
+        fleet.members(s(4)).into_iter().filter(|member| member.phase == Phase::Starting).map(|member| member.id).collect::<Vec<_>>()
+    };
+    assert_eq!(wanted(&mut fleet).len(), 1);
+    assert!(launches(&fleet.step(s(4), decided(2, &[], &[], 0))).is_empty(), "1-0 was not needed, 2-0 neither");
+    assert_eq!((wanted(&mut fleet).len(), fleet.desired()), (3, 3));
+    assert_eq!(launches(&fleet.step(s(4), decided(1, &[], &[], 0))), [id(4, 0)], "0-0 is written off");
+    let out = fleet.step(s(5), Input::Launched((0..4).map(|index| id(index, 0)).collect(), Ok(())));
+    assert_eq!(stops(&out), [id(0, 0)]);
+    assert_eq!(fleet.live().map(|(id, _)| id).collect::<Vec<_>>(), [id(2, 0)]);
+}
+
 #[test]
 fn victims_of_the_policy_finish_what_they_run_however_long_it_takes() {
     let mut fleet = open(3);

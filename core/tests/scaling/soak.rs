@@ -102,8 +102,7 @@ async fn play(schedule: Schedule) {
     let idle = |status: &ClusterStatus| status.workers.len() == 1 && status.running == 1 && status.wanted == 1;
     until(&cluster, idle).await;
     assert_eq!(yard.killed(), 0, "a busy worker was stopped");
-    // Where a launch lasts, those that are not wanted any more can be stopped only when it is answered: on their way out, and there.
-    assert!(schedule.launch_waits || yard.most() <= most.max(6) as usize, "{} of {most}", yard.most());
+    assert!(yard.most() <= most.max(6) as usize, "{} of {most}", yard.most());
     let seconds = begin.elapsed().as_secs();
     assert!(u64::from(yard.looks()) <= 6 * seconds + 6 * arrivals + 60, "{} looks in {seconds} s", yard.looks());
     let begin = Instant::now();

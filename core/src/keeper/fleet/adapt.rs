@@ -5,7 +5,11 @@
 
 use std::time::Duration;
 
-use super::{Cause, Fleet, Phase, Seen, Slot, Time, message::Action, slots::Place};
+use super::{
+    Cause, Fleet, Phase, Seen, Slot, Time,
+    message::Action,
+    slots::{Fate, Place},
+};
 use crate::{
     adaptive::{self, Decision, Reason},
     manager::{ClusterEvent, Scaling, Target, WorkerId},
@@ -140,7 +144,7 @@ impl Fleet {
         let mut stop = Vec::new();
         for id in unneeded.iter().map(|id| WorkerId::from(*id)) {
             match self.places.of_mut(id).map(|place| &mut place.slot) {
-                Some(Slot::Launching { doomed, .. }) => *doomed = true,
+                Some(Slot::Launching { fate, .. }) if !fate.is_doomed() => *fate = Fate::Unneeded,
                 Some(Slot::Starting { .. }) => stop.push(id),
                 _ => {}
             }
@@ -174,8 +178,8 @@ impl Fleet {
         match &mut place.slot {
             Slot::Starting { .. } => self.lost(now, id, &reason, Some(Cause::NeverJoined)),
             // Its launch call is not answered: it is stopped after that.
-            Slot::Launching { doomed, .. } if !*doomed => {
-                *doomed = true;
+            Slot::Launching { fate, .. } if !fate.is_doomed() => {
+                *fate = Fate::WrittenOff;
                 self.trouble = Some(format!("worker {id}: {reason}"));
                 self.out.push(Action::Report(ClusterEvent::Lost { id, reason }));
             }
@@ -234,9 +238,9 @@ impl Fleet {
 fn member(place: &Place, now: Time) -> Option<Member> {
     let phase = match place.slot {
         Slot::Waiting { .. } => return None,
-        Slot::Launching { doomed: false, .. } | Slot::Starting { .. } => adaptive::Phase::Starting,
+        Slot::Launching { fate: Fate::Wanted, .. } | Slot::Starting { .. } => adaptive::Phase::Starting,
         Slot::Live { .. } => adaptive::Phase::Live(place.seen.as_ref().map_or(now, |seen: &Seen| seen.since)),
-        Slot::Launching { doomed: true, .. } | Slot::Draining { .. } | Slot::Stopping { .. } => adaptive::Phase::Draining,
+        Slot::Launching { .. } | Slot::Draining { .. } | Slot::Stopping { .. } => adaptive::Phase::Draining,
     };
     let seen = place.seen.as_ref();
     Some(Member {

@@ -3,7 +3,7 @@
 use super::{
     Cause, Error, Fleet, Input, Phase, Seen, Slot, Stop, TOLD, Time, Told, backoff,
     message::Action,
-    slots::{Place, Places},
+    slots::{Fate, Place, Places},
 };
 use crate::{
     error::Result,
@@ -99,7 +99,7 @@ impl Fleet {
             match slot {
                 Slot::Waiting { .. } => self.places.remove(id),
                 Slot::Stopping { stop, .. } => self.places.set(id, Slot::Stopping { replace: None, stop }),
-                Slot::Launching { gone, .. } => self.places.set(id, Slot::Launching { doomed: true, gone }),
+                Slot::Launching { gone, .. } => self.places.set(id, Slot::Launching { fate: Fate::Unneeded, gone }),
                 Slot::Starting { .. } => stop.push(id),
                 Slot::Live { .. } | Slot::Draining { .. } => drain.push(id),
             }
@@ -115,8 +115,8 @@ impl Fleet {
         }
         let (mut stop, mut drain) = (Vec::new(), Vec::new());
         for id in ids {
-            let Some(Place { slot: Slot::Launching { doomed, gone }, seen, .. }) = self.places.of(*id).cloned() else { continue };
-            match (doomed, gone, seen, result) {
+            let Some(Place { slot: Slot::Launching { fate, gone }, seen, .. }) = self.places.of(*id).cloned() else { continue };
+            match (fate.is_doomed(), gone, seen, result) {
                 // It has joined, so it may have work already.
                 (true, None, Some(_), _) => drain.push(*id),
                 (true, ..) => stop.push(*id),

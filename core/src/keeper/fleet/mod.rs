@@ -216,7 +216,8 @@ impl Fleet {
         let mut fill: Vec<u32> = self.places.iter().filter(due).map(|place| place.id.index).collect();
         fill.retain(|index| !self.places.haunted(*index));
         let missing = self.missing();
-        fill.extend(self.places.free(missing));
+        let revived = self.places.revive(missing);
+        fill.extend(self.places.free(missing - revived));
         let launch: Vec<WorkerId> = fill.into_iter().map(|index| self.places.fill(index, now)).collect();
         if !launch.is_empty() {
             self.call(Action::Launch(launch));

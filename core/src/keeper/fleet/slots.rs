@@ -34,8 +34,7 @@ pub(super) enum Slot {
     Waiting { until: Time },
     /// The launch call is under way: nothing else is asked about this worker until it is answered.
     Launching {
-        /// Stopped as soon as the call is answered: no longer wanted.
-        doomed: bool,
+        fate: Fate,
         /// It joined and left meanwhile: why, and whether it was busy.
         gone: Option<(String, bool)>,
     },
@@ -49,6 +48,22 @@ pub(super) enum Slot {
     Stopping { replace: Option<Time>, stop: Stop },
 }
 
+/// What becomes of a worker whose launch call is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Wanted,
+    /// Stopped as soon as the call is answered, unless somebody is wanted again before.
+    Unneeded,
+    /// Stopped as soon as the call is answered: another was asked for in its place.
+    WrittenOff,
+}
+
+impl Fate {
+    pub(super) fn is_doomed(self) -> bool {
+        self != Self::Wanted
+    }
+}
+
 /// A stop is asked for until it is granted. `retry`: when to ask again; `None`: a call is under way.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Stop {
@@ -59,7 +74,11 @@ pub(super) struct Stop {
 impl Place {
     /// Whether the place counts towards the desired number.
     pub(super) fn is_wanted(&self) -> bool {
-        !matches!(self.slot, Slot::Draining { .. } | Slot::Launching { doomed: true, .. } | Slot::Stopping { replace: None, .. })
+        match self.slot {
+            Slot::Launching { fate, .. } => !fate.is_doomed(),
+            Slot::Draining { .. } | Slot::Stopping { replace: None, .. } => false,
+            _ => true,
+        }
     }
 
     /// Whether somebody is there or on the way.
@@ -146,12 +165,25 @@ impl Places {
         (0..).filter(|index| !self.places.contains_key(index) && !self.haunted(*index)).take(count).collect()
     }
 
+    /// Takes up to `count` of those that are no longer needed back in, whose launch cannot be undone before it is answered: others beside them
+    /// would be more than there may be. Those that have joined first, then the oldest. How many it took.
+    pub(super) fn revive(&mut self, count: usize) -> usize {
+        let unneeded = |place: &&mut Place| matches!(place.slot, Slot::Launching { fate: Fate::Unneeded, gone: None });
+        let mut unneeded: Vec<&mut Place> = self.places.values_mut().filter(unneeded).collect();
+        unneeded.sort_by_key(|place| (place.seen.is_none(), place.launched, place.id));
+        unneeded.truncate(count);
+        for place in &mut unneeded {
+            place.slot = Slot::Launching { fate: Fate::Wanted, gone: None };
+        }
+        unneeded.len()
+    }
+
     /// The next incarnation for a free or waiting index; its launch is asked for now.
     pub(super) fn fill(&mut self, index: u32, now: Time) -> WorkerId {
         let next = self.incarnations.entry(index).or_default();
         let id = WorkerId { index, incarnation: *next };
         *next += 1;
-        let slot = Slot::Launching { doomed: false, gone: None };
+        let slot = Slot::Launching { fate: Fate::Wanted, gone: None };
         self.places.insert(index, Place { id, slot, launched: now, seen: None, kept: Time::ZERO });
         id
     }
