@@ -22,6 +22,8 @@ impl Steady {
     /// Fewer say nothing; more than the most would be slow to see a change.
     const ENOUGH: usize = 6;
     const MOST: usize = 24;
+    /// Of the bins of a stream, seconds.
+    pub(super) const NARROW: f64 = 2.0;
     /// A gap so many times as long as the usual one, or as short (give or take a decision), is the end of it.
     const UNEVEN: f64 = 1.5;
     /// Tasks further apart, in seconds, are single ones.
@@ -47,12 +49,18 @@ impl Steady {
         }
     }
 
-    /// Seconds of work per second; 0 where too few came, or too many at a time to be one stream and not graphs.
-    pub(super) fn rate(&self, holding: bool) -> f64 {
+    /// Seconds of work per second; 0 where too few came, or too many at a time to be one stream and not graphs, or in too short a time,
+    /// which for single tasks is that of the narrowest bins, for others of bins of `width`: a large graph comes in even pieces, too,
+    /// while it is submitted.
+    pub(super) fn rate(&self, holding: bool, width: f64) -> f64 {
         let Some(gap) = self.gap().filter(|_| self.arrivals.len() >= Self::ENOUGH) else { return 0.0 };
-        let gaps = self.arrivals.len() - 1;
-        let rate = self.arrivals.iter().take(gaps).map(|arrival| arrival.work).sum::<f64>() / (gap * gaps as f64);
+        let gaps = (self.arrivals.len() - 1) as f64;
         let widest = self.arrivals.iter().map(|arrival| arrival.tasks).fold(0.0, f64::max);
+        let least = if widest > 1.0 { width } else { Self::NARROW };
+        if gap * gaps < least * (Self::ENOUGH - 1) as f64 {
+            return 0.0;
+        }
+        let rate = self.arrivals.iter().take(self.arrivals.len() - 1).map(|arrival| arrival.work).sum::<f64>() / (gap * gaps);
         let pause = gap * (1.0 - rate);
         let longest = if holding { Self::LONGEST * Self::SLACK } else { Self::LONGEST };
         if widest > rate.max(1.0) || pause > longest { 0.0 } else { rate }
@@ -88,7 +96,7 @@ mod tests {
             let tasks = if times.contains(&second) { f64::from(tasks) } else { 0.0 };
             steady.note(f64::from(second), 1.0, tasks, tasks * 6.0);
         }
-        steady.rate(false)
+        steady.rate(false, 2.0)
     }
 
     #[test]
@@ -99,6 +107,8 @@ mod tests {
         assert_eq!(rate(&[0, 2, 4, 20, 22, 24], 1, 25), 0.0, "uneven");
         assert_eq!(rate(&[0, 50, 53, 56, 59, 62, 65], 1, 66), 2.0, "even since 50");
         assert_eq!(rate(&[0, 10, 20, 30, 40, 50], 2, 51), 0.0, "graphs of two");
+        assert_eq!(rate(&[0, 1, 2, 3, 4, 5, 6, 7], 9, 7), 0.0, "a graph in pieces");
+        assert_eq!(rate(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 1, 11), 6.0);
         assert_eq!(rate(&[0, 25, 50, 75, 100, 125], 1, 126), 0.0, "single ones");
     }
 }

@@ -32,7 +32,7 @@ impl Stream {
     const ENOUGH: usize = 6;
 
     fn width(startup: f64) -> f64 {
-        (startup / 6.0).clamp(2.0, 10.0)
+        (startup / 6.0).clamp(Steady::NARROW, 10.0)
     }
 
     /// Takes in what arrived since the last decision.
@@ -63,7 +63,7 @@ impl Stream {
     /// Level: the mean of the last five bins without the least and the fullest; a median jumps by a whole task. Slope: the median
     /// of the slopes between all pairs (Theil-Sen), where three quarters of them rise. At most twice the fullest bin.
     pub(super) fn rate(&self, startup: f64) -> f64 {
-        let steady = self.steady.rate(self.held > 0);
+        let steady = self.steady.rate(self.held > 0, Self::width(startup));
         if steady > 0.0 {
             return steady;
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use remuda_core::adaptive::{Backend, Fleet, Phase, State};
+use remuda_core::adaptive::{Adaptive, Backend, Fleet, Phase, State};
 
 use crate::{
     bounded,
@@ -71,7 +71,7 @@ fn uneven_constant_load_settles() {
 /// A worker is missed when another is started in its place, not while none can be.
 #[test]
 fn who_is_let_go_is_missed_when_another_starts() {
-    let adaptive = crate::Adaptive::new(bounded(0, 9), Backend::new(secs(1)));
+    let adaptive = Adaptive::new(bounded(0, 9), Backend::new(secs(1)));
     let there = Fleet { workers: vec![worker(0, Phase::Live(secs(0)), 0)], slots: 1, ..Fleet::default() };
     let (nothing, work) = (map(0, secs(1), true), map(1, secs(1), true));
     let (mut state, mut let_go) = (State::default(), false);
@@ -86,4 +86,22 @@ fn who_is_let_go_is_missed_when_another_starts() {
     assert!(decision.launch == 0 && regrets(&state)["missed"].is_null() && !regrets(&state)["let_go"].is_null(), "{}", regrets(&state));
     let (state, decision) = adaptive.decide(state, secs(21), &work, &Fleet::default());
     assert!(decision.launch == 1 && regrets(&state)["missed"].is_number() && regrets(&state)["let_go"].is_null(), "{}", regrets(&state));
+}
+
+/// A large graph comes in pieces while it is submitted, at even times as seen from here: that is no load that goes on for ever.
+#[test]
+fn a_graph_that_comes_in_pieces_is_no_stream() {
+    for startup in [1, 60] {
+        let (adaptive, mut state) = (Adaptive::new(bounded(0, 100_000), Backend::new(secs(startup))), State::default());
+        let (mut now, mut most) = (Duration::ZERO, 0);
+        for piece in 1..=10 {
+            let mut load = map(1000 * piece, secs(1), false);
+            load.prefixes[0].arrived = 1000 * piece;
+            let decided = adaptive.decide(state, now, &load, &Fleet { slots: 1, ..Fleet::default() });
+            (state, most) = (decided.0, decided.1.desired.max(most));
+            now += Duration::from_millis(if piece < 6 { 220 } else { 1000 });
+        }
+        // Nobody came, and nothing is known of the tasks: the square root of them all.
+        assert!(most <= 100, "start-up {startup} s: {most} workers");
+    }
 }
