@@ -251,6 +251,11 @@ impl Scaler {
         self.state.settle(now, &fleet, self.config.interval.0);
     }
 
+    /// A number held until now: that time is not in the bill.
+    pub(super) fn skip(&mut self, now: Duration) {
+        self.state.settle(now, &Fleet::default(), self.config.interval.0);
+    }
+
     /// Which workers are to come.
     pub(super) fn outlook(&self) -> Outlook {
         let nobody = |reason: String, hint: &str| Outlook::Nobody { reason, hint: hint.to_owned() };

@@ -36,7 +36,12 @@ impl Keeper {
             self.wish.1 = Some(config);
             return Input::Tick;
         };
-        let before = self.scaler.take().or(self.retired.take());
+        let now = self.begin.elapsed();
+        let retired = self.retired.take().map(|mut retired| {
+            retired.skip(now);
+            retired
+        });
+        let before = self.scaler.take().or(retired);
         self.ended = None;
         let scaler = Scaler::new(config, &manager.info(), engine.arrivals(), before);
         self.looks.abort_all();

@@ -184,6 +184,31 @@ fn constant_load_settles() {
     }
 }
 
+/// An idle worker goes after `wait_count` decisions, where nothing speaks for keeping it.
+#[test]
+fn a_worker_idles_for_as_many_decisions_as_it_may() {
+    let idles = |wait_count| {
+        let (adaptive, mut state) = (Adaptive::new(AdaptConfig { wait_count, ..bounded(0, 5) }, backend(0)), State::default());
+        let busy = Load { groups: vec![Group { id: 1, processing: 1, ..Group::default() }], ..map(0, secs(1), true) };
+        let decide = |state, now, load: &Load| {
+            let workers = vec![worker(1, Phase::Live(secs(0)), load.processing() as u32)];
+            adaptive.decide(state, secs(now), load, &Fleet { workers, slots: 1, ..Fleet::default() })
+        };
+        for now in 0..10 {
+            state = decide(state, now, &busy).0;
+        }
+        for idle in 1..100 {
+            let (next, decision) = decide(state, 9 + idle, &map(0, secs(1), true));
+            if !decision.victims.is_empty() {
+                return idle;
+            }
+            state = next;
+        }
+        panic!("it stays");
+    };
+    assert_eq!([1, 3, 10].map(idles), [1, 3, 10]);
+}
+
 /// A task on a worker that is on its way out ends there: it is no work for anybody else, but what waits for it comes only then.
 #[test]
 fn what_runs_on_a_draining_worker_starts_nobody() {

@@ -136,4 +136,10 @@ fn a_platform_that_scales_by_itself_is_told_bounds() {
     fleet.step(s(9), Input::Adapt { native: None });
     fleet.step(s(9), decided(5, &[], &[], 0));
     assert!(starting(&mut fleet, s(9)).iter().all(|id| !known.contains(id)), "{:?}", fleet.members(s(9)));
+    // One that is written off has another asked for in its place, with a number of its own: else it would be written off for ever.
+    let waiting = starting(&mut fleet, s(39));
+    let (lost, reason) = (vec![waiting[0]], Reason::Lost { after: 30.0 });
+    fleet.step(s(40), Input::Decided(Decision { desired: 5, launch: 1, victims: vec![], cancelled: lost, lost: 1, reason }));
+    let asked = starting(&mut fleet, s(40));
+    assert_eq!((asked.len(), asked.contains(&waiting[0])), (waiting.len(), false), "{waiting:?} {asked:?}");
 }
