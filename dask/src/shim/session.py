@@ -10,7 +10,7 @@ SLOWEST = 1e6
 # Seconds until a message is acknowledged that nothing else is told after.
 ACKNOWLEDGE = 0.02
 # Processor seconds that one part of a submission may hold up everybody else's, about; and how many tasks it has.
-STALL, LEAST, MOST = 0.02, 50, 1000
+STALL, LEAST, MOST = 0.01, 50, 1000
 TURN = 500
 # So often a task's dependencies may fail to be read.
 STUCK = 3
