@@ -9,6 +9,16 @@
 //! and returns the next state and a [`Decision`] with its reason. No clock, no I/O, no chance: the same input gives the same
 //! decision, so that a log ([`Entry`]) can be replayed ([`Replay`]).
 //!
+//! In figures, of which the constants of the modules are the law:
+//! - one stage of work W gets about `W / sqrt(s L)` workers: L is the start-up time, s what a start costs, its billed part and half of
+//!   the idle time before a worker goes. Of n tasks of unknown duration `sqrt(n)` are planned for, three at least;
+//! - a worker idles from 0.15 break-evens, which what came lately may make up to `idle_max`; never less than `wait_count` decisions.
+//!   One that was let go and missed within 10 s, twice in a minute, is kept longer, 15 s at most;
+//! - tasks at even times (six, no gap half as long again as the others, for ten seconds at least) are a load, and the workers it needs
+//!   stay until the next is late; the only worker if it waits for at most 15 s at a time;
+//! - a request is written off after three start-ups, 30 s at least; each that is written off in a row doubles that, up to 16 times;
+//! - stored results fill at most 60 % of the memory of those that stay.
+//!
 //! Promises, held by `core/tests/adaptive`:
 //! - a busy worker is never a victim, unless there are more than `maximum` (it finishes what it runs); nor ever one whose results
 //!   the others could not hold;
