@@ -60,6 +60,10 @@ pub struct WorkerIdentity {
     pub managed: u64,
     /// How many tasks it was running, as it said last.
     pub executing: u64,
+    /// How many tasks ran beside its threads, having seceded, as it said last.
+    pub seceded: u64,
+    /// When it said so, in seconds by the scheduler's clock.
+    pub last_seen: f64,
     /// `running`, `paused`, `closing_gracefully`; empty where the scheduler does not say.
     pub status: String,
 }
@@ -104,6 +108,8 @@ impl WorkerIdentity {
             memory: metric(worker, &["memory"]).unwrap_or_default(),
             managed: metric(worker, &["managed_bytes"]).unwrap_or_default(),
             executing: metric(worker, &["task_counts", "executing"]).unwrap_or_default(),
+            seceded: metric(worker, &["task_counts", "long-running"]).unwrap_or_default(),
+            last_seen: get(worker, "last_seen").and_then(Value::as_f64).unwrap_or_default(),
             status: word("status"),
         }
     }

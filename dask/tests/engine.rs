@@ -5,6 +5,8 @@
 mod bench;
 #[path = "engine/cuts.rs"]
 mod cuts;
+#[path = "engine/leaving.rs"]
+mod leaving;
 #[path = "engine/load.rs"]
 mod load;
 #[path = "engine/outlook.rs"]

@@ -153,6 +153,7 @@ pub(crate) struct Inner {
     pub(crate) lost: latest::Sender<Option<Error>>,
     pub(crate) fetcher: Fetcher,
     asking: tokio::sync::Mutex<load::Asking>,
+    still: drain::Still,
     /// How often work has come, since somebody asks for the load.
     arrivals: latest::Sender<u64>,
     /// What the keeper has said of workers to come.
@@ -235,6 +236,7 @@ impl DaskEngine {
             slots: latest::Sender::new(0),
             lost: latest::Sender::new(None),
             asking: tokio::sync::Mutex::default(),
+            still: drain::Still::default(),
             arrivals: latest::Sender::new(0),
             outlook: latest::Sender::new(None),
         });
