@@ -20,7 +20,7 @@ use super::{
     memory,
     process::Process,
     scheduler,
-    starts::Starts,
+    starts::{Starts, follow},
 };
 
 /// For a worker that was asked to end: what it still holds is moved meanwhile.
@@ -95,6 +95,8 @@ impl ClusterManager for DaskCluster {
         cx.spawn(tell_end(cx.clone(), Arc::downgrade(inner), kept.process.clone()));
         let security = material.as_ref().map(|material| Arc::new(material.client.clone()));
         inner.state().starts = Starts::new(cx.events());
+        let listens = Arc::downgrade(inner);
+        cx.spawn(follow(cx.events(), move || listens.upgrade().inspect(|inner| inner.state().starts.listen()).is_some()));
         inner.state().ready = Some(Ready { installation, directory, address: address.clone(), material });
         if let Some(limit) = inner.plan.memory_limit {
             cx.spawn(memory::watch(Arc::downgrade(inner), limit));

@@ -9,7 +9,10 @@ use remuda_core::{
     error::{Error, ErrorKind, Result},
     manager::{ClusterEvent, WorkerId},
 };
-use tokio::sync::broadcast::{Receiver, error::TryRecvError};
+use tokio::sync::broadcast::{
+    Receiver,
+    error::{RecvError, TryRecvError},
+};
 
 use super::process::{LOG, LastLines, Process};
 
@@ -57,6 +60,12 @@ struct Failed {
     count: u32,
 }
 
+/// Has `listen` called whenever there is news, until it says that nobody is there to listen: between two launches more may be told than is
+/// kept for who comes late.
+pub(super) async fn follow(mut news: Receiver<ClusterEvent>, listen: impl Fn() -> bool) {
+    while !matches!(news.recv().await, Err(RecvError::Closed)) && listen() {}
+}
+
 impl Starts {
     /// `news`: those of the cluster, in which it is told who joins.
     pub(super) fn new(news: Receiver<ClusterEvent>) -> Self {
@@ -99,7 +108,8 @@ impl Starts {
         self.joined.remove(&id);
     }
 
-    fn listen(&mut self) {
+    /// Takes in what was told.
+    pub(super) fn listen(&mut self) {
         let Some(news) = &mut self.news else { return };
         loop {
             match news.try_recv() {
@@ -134,6 +144,8 @@ impl Failed {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use tokio::sync::broadcast::{self, Sender};
 
     use super::*;
@@ -202,6 +214,27 @@ mod tests {
         starts.begin(&[next(B)]).expect("the disk may come back");
         starts.ended(next(B), words("exit code 1", "ImportError: the disk is away"));
         assert!(starts.begin(&[next(next(B))]).is_err(), "twice in a row");
+    }
+
+    #[tokio::test]
+    async fn however_much_is_told_between_two_launches_nothing_is_missed() {
+        let (news, mut starts) = starts();
+        starts.begin(&[A]).unwrap();
+        let starts = Arc::new(Mutex::new(starts));
+        let listens = Arc::downgrade(&starts);
+        let follows =
+            tokio::spawn(follow(news.subscribe(), move || listens.upgrade().inspect(|starts| starts.lock().unwrap().listen()).is_some()));
+        for _ in 0..40 {
+            news.send(ClusterEvent::Progress("x".into())).unwrap();
+            tokio::task::yield_now().await;
+        }
+        let mut last = starts.lock().unwrap();
+        last.ended(A, words("exit code 1", "ImportError: x"));
+        assert!(last.begin(&[next(A)]).is_err(), "it is known that nobody has joined");
+        drop(last);
+        drop(starts);
+        news.send(ClusterEvent::Progress("x".into())).unwrap();
+        follows.await.unwrap();
     }
 
     #[test]
