@@ -174,7 +174,8 @@ impl ClusterManager for DaskCluster {
             scheduler.process.terminate();
         }
         if !all_ended(&all, CLOSE_GRACE).await {
-            all.iter().for_each(|kept| kept.process.kill(None));
+            // The cause is told where a scheduler's end is news: the signal is ours, and not how it came to its end.
+            all.iter().for_each(|kept| kept.process.kill(Some(format!("it was still closing after {CLOSE_GRACE:?}"))));
             all_ended(&all, DEATH).await;
         }
         if let Some(scheduler) = scheduler.filter(|scheduler| scheduler.process.end().is_some()) {
