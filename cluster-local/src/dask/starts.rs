@@ -228,10 +228,11 @@ mod tests {
             news.send(ClusterEvent::Progress("x".into())).unwrap();
             tokio::task::yield_now().await;
         }
-        let mut last = starts.lock().unwrap();
-        last.ended(A, words("exit code 1", "ImportError: x"));
-        assert!(last.begin(&[next(A)]).is_err(), "it is known that nobody has joined");
-        drop(last);
+        {
+            let mut starts = starts.lock().unwrap();
+            starts.ended(A, words("exit code 1", "ImportError: x"));
+            assert!(starts.begin(&[next(A)]).is_err(), "it is known that nobody has joined");
+        }
         drop(starts);
         news.send(ClusterEvent::Progress("x".into())).unwrap();
         follows.await.unwrap();
