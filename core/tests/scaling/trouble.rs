@@ -98,3 +98,19 @@ async fn workers_that_only_die_are_cut_off_and_adapting_again_is_a_new_try() {
     assert!(yard.launches().len() > launches.len());
     cluster.close().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_is_not_stopped_while_nobody_knows_what_it_runs() {
+    let (yard, cluster) = open(Plan::of("yard::Mute", s(1)), bounds(0, 2)).await;
+    yard.surprise(s(100), 9);
+    yard.mute(true);
+    yard.submit(2, s(5));
+    until(&cluster, |status| status.draining > 0).await;
+    sleep(s(60)).await;
+    assert!(cluster.status().draining > 0 && yard.left() == 1, "it is asked again, and runs on");
+    yard.mute(false);
+    yard.done().await;
+    until(&cluster, |status| status.workers.is_empty()).await;
+    assert_eq!(yard.killed(), 0);
+    cluster.close().await.unwrap();
+}

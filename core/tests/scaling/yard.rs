@@ -87,6 +87,8 @@ struct State {
     surprise: Option<Duration>,
     /// Workers of these indices cannot be drained.
     stuck: BTreeSet<u32>,
+    /// Nobody learns how far those are that were told to go.
+    mute: bool,
     killed: u32,
     met: u32,
     most: usize,
@@ -280,6 +282,10 @@ impl Yard {
     /// Workers that were running something when they were told to go.
     pub(crate) fn met(&self) -> u32 {
         self.state().met
+    }
+
+    pub(crate) fn mute(&self, mute: bool) {
+        self.state().mute = mute;
     }
 
     /// The most workers that were asked for or there, at one moment, draining ones apart.

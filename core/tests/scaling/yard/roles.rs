@@ -31,6 +31,9 @@ impl Engine for Yard {
                 state.met += u32::from(meets);
             }
         }
+        if self.state().mute {
+            return Err(Error::new(ErrorKind::Unavailable, "the connection is cut"));
+        }
         let wait = async {
             loop {
                 let changed = self.0.changed.notified();
