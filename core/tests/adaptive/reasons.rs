@@ -130,6 +130,54 @@ fn requests_that_go_are_said_to_be_unneeded() {
     assert_eq!(decisions[0].reason, Reason::Coming { surplus: 1 });
 }
 
+/// Also those that were just made are taken back only when so many decisions have found them unneeded.
+#[test]
+fn requests_are_not_taken_back_in_haste() {
+    let adaptive = Adaptive::new(bounded(0, 50), backend(60));
+    let (state, first) = adaptive.decide(State::default(), secs(100), &map(1, secs(60), true), &of(vec![]));
+    assert_eq!(first.launch, 1);
+    let fleet = of(vec![Worker { billed: None, launched: Some(secs(100)), ..worker(0, Phase::Starting, 0) }]);
+    let (mut state, mut cancelled) = (state, vec![]);
+    for at in 101..104 {
+        let (next, decision) = adaptive.decide(state, secs(at), &map(0, secs(60), true), &fleet);
+        (state, cancelled) = (next, [cancelled, vec![decision.cancelled]].concat());
+    }
+    assert_eq!(cancelled, [vec![], vec![], vec![0]]);
+}
+
+/// Tasks are ready and workers idle, three decisions in a row: more workers would wait for the scheduler, too.
+#[test]
+fn a_scheduler_that_is_the_limit_gets_no_more_workers() {
+    let (adaptive, load) = (Adaptive::new(bounded(0, 50), backend(1)), map(1000, secs(10), true));
+    let decision = decided(&adaptive, &load, &of(live(8, 0)), 3);
+    assert_eq!((decision.launch, decision.reason), (0, Reason::SchedulerBound { ready: 1000 }));
+    assert!(decided(&adaptive, &load, &of(live(8, 0)), 2).launch > 0);
+    let mut busy = running(8, 10);
+    busy.groups[0].ready = 1000;
+    assert!(decided(&adaptive, &busy, &of(live(8, 8)), 3).launch > 0);
+}
+
+/// Where a platform starts two workers at once and then one in twenty seconds, those far behind are worth nothing.
+#[test]
+fn fewer_are_asked_for_where_the_platform_starts_few_at_a_time() {
+    let (load, free) = (map(300, secs(10), true), backend(1));
+    let slow = Backend { launch_burst: 2, launch_rate: 0.05, ..free.clone() };
+    let launch = |backend| first(&bounded(0, 1000), backend, &load).launch;
+    assert!(launch(&slow) >= 2 && 2 * launch(&slow) < launch(&free), "{} {}", launch(&slow), launch(&free));
+}
+
+/// Results that fill more than 60 % of the memory get room, also where nothing is to be done.
+#[test]
+fn results_that_need_the_memory_start_workers() {
+    let adaptive = Adaptive::new(bounded(0, 50), backend(1));
+    let decide = |bytes| {
+        let workers = live(2, 0).into_iter().map(|worker| Worker { bytes, memory_limit: 100, ..worker }).collect();
+        adaptive.decide(State::default(), secs(100), &Load::default(), &Fleet { memory_limit: 100, ..of(workers) }).1
+    };
+    assert_eq!((decide(70).launch, decide(70).reason), (1, Reason::Memory { stored: 140 }));
+    assert_eq!(decide(60).launch, 0);
+}
+
 /// More workers would pay at the maximum, and only there.
 #[test]
 fn the_maximum_is_named_where_it_holds_back() {
