@@ -1,5 +1,6 @@
 # Remuda's part in a Dask cluster: one source for schedulers and workers. Python 3.8 and later; distributed 2023.5 to 2026.8.
 import asyncio
+import collections
 import contextvars
 import difflib
 import functools

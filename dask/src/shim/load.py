@@ -12,6 +12,35 @@ OPEN = ("waiting", "queued", "no-worker", "processing")
 KINDS, KEPT_KINDS = 256, 3600
 
 
+class Measured(Session):
+    """What a message brings goes into the scheduler part by part, and its driver holds it back no more: until then it is counted here, where
+    somebody asks for the load."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        # By name: how many tasks of the message that is being taken in are still to come, of those that could run at once.
+        self.entering = collections.Counter()
+
+    async def submit(self, message):
+        if self.core.meter.is_asked():
+            names = {ident: cleaned(told.get("name")) for ident, told in message.get("defs", ())}
+            for ident, count in collections.Counter(task[1] for task in message["tasks"] if not task[3]).items():
+                if ident in names or ident in self.definitions:
+                    self.entering[names.get(ident) or self.definitions[ident].name] += count
+        try:
+            await super().submit(message)
+        finally:
+            self.entering.clear()
+
+    async def enter(self, tasks, refused):
+        await super().enter(tasks, refused)
+        # Dask has them since this step of the loop.
+        if self.entering:
+            for ident, count in collections.Counter(task[1] for task in tasks if not task[3]).items():
+                if ident in self.definitions:
+                    self.entering[self.definitions[ident].name] -= count
+
+
 class Kind:
     """What a prefix of Dask's has said so far. Dask's own begins anew when a client restarts the cluster, this does not."""
 
@@ -292,6 +321,8 @@ class Meter:
                 kind, tasks = self.kinds.get(name), calls
                 if seconds is not None and kind is not None and kind.last[0] and kind.last[1]:
                     tasks = min(calls, int(calls * seconds * kind.last[0] / kind.last[1]) + 1)
+                held[name] = held.get(name, 0) + tasks
+            for name, tasks in session.entering.items():
                 held[name] = held.get(name, 0) + tasks
         return held
 

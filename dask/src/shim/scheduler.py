@@ -66,7 +66,7 @@ class Core:
                 return Status.dont_reply
             resumed = known is not None
             if known is None:
-                known = self.sessions[session] = Session(self, session, name, lease)
+                known = self.sessions[session] = Measured(self, session, name, lease)
             await known.attach(comm, resumed, seen)
         except OSError:
             pass

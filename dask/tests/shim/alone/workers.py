@@ -107,6 +107,30 @@ async def what_a_worker_that_leaves_has_not_begun_is_given_to_all_others():
     assert shim.is_stuck(scheduler, going, going.last_seen - 10), "nobody is there for it"
 
 
+async def what_is_being_taken_in_counts_until_the_scheduler_has_it():
+    here = core()
+    here.portion, here.meter = 2, shim.Meter(here)
+    session = here.sessions["s"] = shim.Measured(here, "s", "a test", 60)
+    # Two that wait for others are no work yet.
+    tasks = [[n, 1, b"", []] for n in range(5)] + [[n, 1, b"", [0, -1, 1, 0]] for n in (5, 6)]
+    message = {"t": "submit", "n": 1, "defs": [[1, {"name": "f"}]], "tasks": tasks, "kinds": [["f", 3, None]]}
+    here.meter.asked = time.monotonic()
+    taking = asyncio.ensure_future(session.take(message))
+    await until(lambda: here.records)
+    assert here.meter.held() == {"f": 8}, "nothing is there yet"
+    seen = []
+
+    def portion_sizes(count, seconds):
+        known = sum(1 for key in here.scheduler.tasks if int(key.rsplit("-", 1)[1], 16) < 5)
+        seen.append((known, here.meter.held()["f"]))
+
+    here.paced = portion_sizes
+    here.scheduler.go.set()
+    await taking
+    assert seen == [(2, 6), (4, 4), (5, 3), (5, 3)], seen
+    assert here.meter.held() == {"f": 3} and not session.entering
+
+
 async def that_a_worker_leaves_is_known_from_one_question_to_the_next():
     here, going, address = core(), Leaving(shim.Status.running, ["only its own"]), "tcp://h:a"
     going.address, here.scheduler.workers, here.scheduler.valid_workers = address, {address: going}, lambda task: set()
@@ -213,6 +237,7 @@ run(
     a_worker_without_tasks_is_left_alone,
     a_worker_far_ahead_gathers_what_it_tells,
     what_a_worker_that_leaves_has_not_begun_is_given_to_all_others,
+    what_is_being_taken_in_counts_until_the_scheduler_has_it,
     that_a_worker_leaves_is_known_from_one_question_to_the_next,
     a_name_that_comes_again_is_counted_once_whatever_else_comes,
     workers_are_not_asked_all_at_once,
