@@ -178,6 +178,26 @@ fn results_that_need_the_memory_start_workers() {
     assert_eq!(decide(60).launch, 0);
 }
 
+/// What the user says of starts goes before what the class says.
+#[test]
+fn a_start_up_that_is_said_counts() {
+    let launch = |startup| first(&AdaptConfig { startup, ..bounded(0, 1000) }, &backend(1), &map(300, secs(10), true)).launch;
+    assert!(2 * launch(Some(Seconds(secs(60)))) < launch(None), "{} {}", launch(Some(Seconds(secs(60)))), launch(None));
+}
+
+/// Workers idle over the gaps between graphs that keep coming, if they may.
+#[test]
+fn a_fleet_is_kept_over_gaps_only_for_as_long_as_it_may_idle() {
+    let launched = |idle_max| {
+        let mut herd = Herd::new(AdaptConfig { idle_max, ..bounded(0, 50) }, backend(30), 1, 5, 0.0);
+        (0..12).for_each(|k| herd.submit(secs(100 * k), 20, secs(10)));
+        (0..1300).for_each(|_| drop(herd.tick()));
+        herd.usage().launched
+    };
+    let (hasty, usual) = (launched(0.15), launched(2.0));
+    assert!(hasty > 2 * usual, "{hasty} {usual}");
+}
+
 /// More workers would pay at the maximum, and only there.
 #[test]
 fn the_maximum_is_named_where_it_holds_back() {
