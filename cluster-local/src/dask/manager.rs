@@ -162,12 +162,13 @@ impl ClusterManager for DaskCluster {
         // The end of a scheduler that has stopped to listen by itself is news, also when it comes after the engine's word has closed the
         // cluster. An end that this close asks for is none.
         let lost = self.0.is_lost().await;
-        let (directory, scheduler, all) = {
+        let (directory, scheduler, all, was_told) = {
             let mut state = self.0.state();
             state.closed = true;
+            let was_told = state.told;
             state.told |= !lost;
             let all: Vec<_> = state.workers.values().chain(&state.scheduler).cloned().collect();
-            (state.directory.clone(), state.scheduler.clone(), all)
+            (state.directory.clone(), state.scheduler.clone(), all, was_told)
         };
         // It tells its workers to end.
         if let Some(scheduler) = &scheduler {
@@ -179,6 +180,10 @@ impl ClusterManager for DaskCluster {
             all_ended(&all, DEATH).await;
         }
         if let Some(scheduler) = scheduler.filter(|scheduler| scheduler.process.end().is_some()) {
+            // One that dies may be connected to until all of it is gone.
+            if !was_told && scheduler.process.end().is_some_and(|end| is_by_others(&end)) {
+                self.0.state().told = false;
+            }
             tell_end(cx.clone(), Arc::downgrade(&self.0), scheduler.process.clone()).await;
         }
         let mut remaining = Vec::new();
@@ -203,6 +208,11 @@ impl ClusterManager for DaskCluster {
         }
         Ok(CloseReport { remaining })
     }
+}
+
+/// Whether it ended by a signal that no close sends; where a close kills, its end has another text.
+fn is_by_others(end: &str) -> bool {
+    end.starts_with("signal ") && !end.contains("SIGTERM")
 }
 
 fn standing(process: &Process) -> WorkerState {

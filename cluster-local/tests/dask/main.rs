@@ -214,6 +214,44 @@ async fn a_scheduler_that_does_not_get_over_its_end_is_killed_and_it_is_said_by_
 }
 
 #[tokio::test]
+async fn a_scheduler_that_dies_while_it_can_still_be_connected_to_is_told() {
+    let _alone = ALONE.lock().await;
+    let Some(config) = config("a_scheduler_that_dies_while_it_can_still_be_connected_to_is_told") else { return };
+    let stage = Stage::start(DaskConfig { n_workers: Some(0), ..config }).await;
+    let mut events = stage.cluster.events();
+    let scheduler = find(&["scheduler.json", &own_directory(&descendants(std::process::id()))]);
+    // The system lets connections in for it. Threads stop one by one.
+    signal(scheduler, Signal::STOP);
+    let has_stopped = || {
+        let mut threads = std::fs::read_dir(format!("/proc/{scheduler}/task")).unwrap();
+        threads.all(|thread| std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap().contains("State:\tT"))
+    };
+    while !has_stopped() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let dies = async {
+        let is_asked_to_end = || {
+            let status = std::fs::read_to_string(format!("/proc/{scheduler}/status")).unwrap();
+            let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).unwrap();
+            u64::from_str_radix(pending.trim(), 16).unwrap() & (1 << (Signal::TERM.as_raw() - 1)) != 0
+        };
+        while !is_asked_to_end() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        signal(scheduler, Signal::KILL);
+    };
+    let (closed, ()) = tokio::join!(stage.cluster.close(), dies);
+    assert!(closed.unwrap().remaining.is_empty());
+    let mut told = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        if let ClusterEvent::Degraded(text) = event {
+            told.push(text);
+        }
+    }
+    assert_eq!(told, ["Dask's scheduler ended: signal 9 (SIGKILL)"]);
+}
+
+#[tokio::test]
 async fn a_scheduler_that_cannot_listen_says_why() {
     let _alone = ALONE.lock().await;
     let Some(config) = config("a_scheduler_that_cannot_listen_says_why") else { return };
