@@ -41,8 +41,8 @@ pub struct AdaptConfig {
     /// What time is worth: the policy makes `cost * time^time_weight` small. 0.5 is thrifty, 2 is fast. Default 1.
     #[schemars(range(min = 0.0, max = 10.0))]
     pub time_weight: f64,
-    /// The longest a worker may idle, in break-evens: the time after which keeping it has cost as much as starting another.
-    /// Default 2.
+    /// The longest a worker may idle, in break-evens: the time after which keeping it has cost as much as starting another,
+    /// 7.5 s at least where tasks come evenly or a worker was missed soon. Default 2.
     #[schemars(range(min = 0.15, max = 1000.0))]
     pub idle_max: f64,
     /// How long a worker takes from the request to being ready: seconds, or a text like "1m". A first guess, replaced by what is

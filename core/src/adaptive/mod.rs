@@ -24,7 +24,8 @@
 //!   the others could not hold;
 //! - the workers that are there or on their way stay between `minimum` and `maximum`, the budget permitting;
 //! - any work and nobody there: somebody is asked for, unless that is [blocked](Fleet::blocked) or the budget is spent;
-//! - under constant load the number settles.
+//! - under constant load the number settles: it does not go up and down, except between one and none where each task leaves the only
+//!   worker without work for a quarter of a minute and more.
 
 mod config;
 mod decision;
@@ -131,7 +132,7 @@ impl Adaptive {
         let durations = durations::durations(load);
         let mut view = View::new(self, state, load, fleet, durations);
         state.stream.note(load, &view.durations, view.now, (view.startup, self.interval()));
-        view.rate = state.stream.rate(view.startup);
+        view.rate = state.stream.rate(view.startup, self.calm());
         view.streaming = state.stream.workers(view.rate, view.slots);
         let replay = recurrence::Replay {
             now: view.now,
@@ -174,7 +175,8 @@ impl Adaptive {
         if want > view.current() {
             let decision = self.grow(state, (view.current(), view.fleet.blocked), want, lost, reason);
             if decision.launch > 0 {
-                state.regret.launches(view.now, decision.desired, decision.launch, kept + self.interval());
+                let asked = (decision.desired, decision.launch);
+                state.regret.launches(view.now, asked, kept + self.interval(), self.calm());
             }
             return decision;
         }
@@ -316,6 +318,14 @@ impl Adaptive {
     /// The time in which `wait_count` decisions are made.
     fn short_wait(&self) -> f64 {
         self.interval() * (f64::from(self.config.wait_count) - 1.0).max(0.0)
+    }
+
+    /// How long workers are kept at most for the sake of a number that does not go up and down: as long as they may idle (`idle_max`)
+    /// if to replace one cost 7.5 s at least. It does not where starts are fast: a worker that starts in a second is worth keeping over a
+    /// pause of some 5 s by `cost * time`. Over longer ones it is scaled to nothing and back: 7 s of work every 23 s cost 12 worker-seconds
+    /// and 8 to 9 s each time with starts, 23 worker-seconds and 7 s with a worker that stays.
+    fn calm(&self) -> f64 {
+        7.5 * self.config.idle_max
     }
 
     fn minimum(&self) -> u32 {

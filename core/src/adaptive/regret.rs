@@ -21,8 +21,6 @@ pub(super) struct Regret {
 impl Regret {
     /// A worker that is missed later than that, in seconds, is not regretted.
     const SOON: f64 = 10.0;
-    /// The longest that workers are kept for it.
-    const LONGEST: f64 = 15.0;
     /// How long it is remembered when the need goes up and down no more.
     const MEMORY: f64 = 300.0;
     /// Once is chance: it counts when it comes again within so many seconds.
@@ -51,13 +49,13 @@ impl Regret {
         self.let_go = Some((now, current));
     }
 
-    /// `waited`: how long a surplus lasted before it was let go.
-    pub(super) fn launches(&mut self, now: f64, want: u32, launch: u32, waited: f64) {
+    /// `waited`: how long a surplus lasted before it was let go; `longest`: how long workers are kept for it at most.
+    pub(super) fn launches(&mut self, now: f64, (want, launch): (u32, u32), waited: f64, longest: f64) {
         let Some((at, before)) = self.let_go.take() else { return };
         let missed = now - at;
         if missed <= Self::SOON && want <= before && launch <= (before / Self::SHARE).max(1) {
             if self.missed.is_some_and(|before| now - before <= Self::AGAIN) {
-                self.hold = self.hold.max(1.25 * (missed + waited)).min(Self::LONGEST);
+                self.hold = self.hold.max(1.25 * (missed + waited)).min(longest);
                 self.until = now + Self::MEMORY;
             }
             self.missed = Some(now);

@@ -28,8 +28,6 @@ impl Steady {
     const UNEVEN: f64 = 1.5;
     /// Tasks further apart, in seconds, are single ones.
     const APART: f64 = 60.0;
-    /// The longest that the only worker waits for the next task.
-    const LONGEST: f64 = 15.0;
     /// So much longer where it does already: at the limit it would do by turns.
     const SLACK: f64 = 1.2;
 
@@ -52,7 +50,9 @@ impl Steady {
     /// Seconds of work per second; 0 where too few came, or too many at a time to be one stream and not graphs, or in too short a time,
     /// which for single tasks is that of the narrowest bins, for others of bins of `width`: a large graph comes in even pieces, too,
     /// while it is submitted.
-    pub(super) fn rate(&self, holding: bool, width: f64) -> f64 {
+    ///
+    /// `longest`: how long the only worker waits for the next task at most; else it is no load that keeps one.
+    pub(super) fn rate(&self, holding: bool, width: f64, longest: f64) -> f64 {
         let Some(gap) = self.gap().filter(|_| self.arrivals.len() >= Self::ENOUGH) else { return 0.0 };
         let gaps = (self.arrivals.len() - 1) as f64;
         let widest = self.arrivals.iter().map(|arrival| arrival.tasks).fold(0.0, f64::max);
@@ -62,7 +62,7 @@ impl Steady {
         }
         let rate = self.arrivals.iter().take(self.arrivals.len() - 1).map(|arrival| arrival.work).sum::<f64>() / (gap * gaps);
         let pause = gap * (1.0 - rate);
-        let longest = if holding { Self::LONGEST * Self::SLACK } else { Self::LONGEST };
+        let longest = if holding { longest * Self::SLACK } else { longest };
         if widest > rate.max(1.0) || pause > longest { 0.0 } else { rate }
     }
 
@@ -96,7 +96,7 @@ mod tests {
             let tasks = if times.contains(&second) { f64::from(tasks) } else { 0.0 };
             steady.note(f64::from(second), 1.0, tasks, tasks * 6.0);
         }
-        steady.rate(false, 2.0)
+        steady.rate(false, 2.0, 15.0)
     }
 
     #[test]

@@ -62,8 +62,10 @@ impl Stream {
     ///
     /// Level: the mean of the last five bins without the least and the fullest; a median jumps by a whole task. Slope: the median
     /// of the slopes between all pairs (Theil-Sen), where three quarters of them rise. At most twice the fullest bin.
-    pub(super) fn rate(&self, startup: f64) -> f64 {
-        let steady = self.steady.rate(self.held > 0, Self::width(startup));
+    ///
+    /// `calm`: see [`Adaptive::calm`](super::Adaptive::calm).
+    pub(super) fn rate(&self, startup: f64, calm: f64) -> f64 {
+        let steady = self.steady.rate(self.held > 0, Self::width(startup), calm);
         if steady > 0.0 {
             return steady;
         }
@@ -124,9 +126,9 @@ mod tests {
 
     #[test]
     fn graphs_now_and_then_are_no_stream() {
-        assert_eq!(stream(&[5.0; 5]).rate(12.0), 0.0);
-        assert_eq!(stream(&[0.0, 9.0, 0.0, 9.0, 0.0, 9.0, 0.0, 9.0]).rate(12.0), 0.0);
-        assert_eq!(stream(&[5.0; 6]).rate(12.0), 5.0);
+        assert_eq!(stream(&[5.0; 5]).rate(12.0, 15.0), 0.0);
+        assert_eq!(stream(&[0.0, 9.0, 0.0, 9.0, 0.0, 9.0, 0.0, 9.0]).rate(12.0, 15.0), 0.0);
+        assert_eq!(stream(&[5.0; 6]).rate(12.0, 15.0), 5.0);
     }
 
     /// Seven and eight tasks by turns: a fleet that is right for both stays.
@@ -140,7 +142,7 @@ mod tests {
     #[test]
     fn a_rise_is_followed_one_startup_ahead() {
         // 2 s bins; the middle of the last five is 6, one more per bin, 2 + 6 bins ahead.
-        assert_eq!(stream(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]).rate(12.0), 14.0);
-        assert_eq!(stream(&[8.0, 7.0, 6.0, 5.0, 4.0, 3.0]).rate(12.0), 5.0);
+        assert_eq!(stream(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]).rate(12.0, 15.0), 14.0);
+        assert_eq!(stream(&[8.0, 7.0, 6.0, 5.0, 4.0, 3.0]).rate(12.0, 15.0), 5.0);
     }
 }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use remuda_core::adaptive::{Adaptive, Backend, Fleet, Phase, State};
+use proptest::prelude::*;
+use remuda_core::adaptive::{AdaptConfig, Adaptive, Backend, Fleet, Phase, State};
 
 use crate::{
     bounded,
     herd::{Herd, Plot},
     input::{map, secs, worker},
+    long,
 };
 
 /// One task of `each` every `every` seconds for so many seconds: how often the number of workers turned after `settled` of them.
@@ -104,4 +106,92 @@ fn a_graph_that_comes_in_pieces_is_no_stream() {
         // Nobody came, and nothing is known of the tasks: the square root of them all.
         assert!(most <= 100, "start-up {startup} s: {most} workers");
     }
+}
+
+/// One task after the other, at even times. Tenths of a second.
+#[derive(Debug, Clone)]
+struct Constant {
+    startup: u64,
+    slots: u32,
+    every: u64,
+    each: u64,
+}
+
+fn constant() -> impl Strategy<Value = Constant> {
+    let startup = prop::sample::select(vec![1u64, 1, 1, 2, 3, 5, 10, 30]);
+    (startup, 1..3u32, 1..550u64, prop_oneof![0.02..1.0f64, 0.02..4.0f64]).prop_map(|(startup, slots, every, load)| {
+        let each = ((every as f64 * load) as u64).clamp(1, 600);
+        Constant { startup, slots, every, each }
+    })
+}
+
+impl Constant {
+    /// Long tasks take long to settle: until eighty have come.
+    fn seconds(&self) -> u64 {
+        (8 * self.every).max(1600)
+    }
+
+    fn every(&self) -> f64 {
+        self.every as f64 / 10.0
+    }
+
+    fn each(&self) -> f64 {
+        self.each as f64 / 10.0
+    }
+
+    /// The numbers of the second half, how often they turned, and the worker-seconds of all.
+    fn run(&self, config: AdaptConfig) -> (Vec<u32>, usize, f64) {
+        let mut herd = Herd::new(config, Backend::new(secs(self.startup)), self.slots, 7, 0.0);
+        let tenths = |tenths: u64| Duration::from_millis(100 * tenths);
+        (0..10 * self.seconds() / self.every).for_each(|k| herd.submit(tenths(self.every * k), 1, tenths(self.each)));
+        let Plot { mut desired, killed } = herd.plot(self.seconds() as usize);
+        assert_eq!(killed, 0);
+        let desired = desired.split_off(desired.len() / 2);
+        let steps: Vec<_> = desired.windows(2).map(|pair| pair[1].cmp(&pair[0])).filter(|step| step.is_ne()).collect();
+        let turns = steps.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        (desired, turns, herd.usage().worker_seconds)
+    }
+}
+
+/// The only worker stays over pauses of so many seconds for certain (15, less what the rate of long tasks is misjudged by), and over so
+/// many at most where a start takes a second.
+const STAYS: f64 = 11.0;
+const GOES: f64 = 19.0;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: long(12), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// What "no oscillation under constant load" means, for tasks that come one by one at even times, less than a minute apart. Once it has
+    /// settled, the number of workers
+    /// - never turns, unless each task leaves the only worker without work for longer than `STAYS`;
+    /// - is one or none there: scaling to nothing and back, not more than once for each task. Where starts take a second and the pause is
+    ///   longer than `GOES` that happens, as `cost x time` is less than that of a worker that stays.
+    #[test]
+    fn constant_load_does_not_make_the_number_go_up_and_down(load in constant()) {
+        let (numbers, turns, used) = load.run(bounded(0, 200));
+        let pause = load.every() - load.each();
+        prop_assert!(turns == 0 || pause > STAYS, "{} turns, pause {}: {:?}", turns, pause, numbers);
+        if turns > 0 {
+            prop_assert!(numbers.iter().all(|number| *number <= 1), "pause {}: {:?}", pause, numbers);
+            prop_assert!(turns <= 2 * (numbers.len() as f64 / load.every()).ceil() as usize, "pause {}: {:?}", pause, numbers);
+        }
+        if load.startup == 1 && pause > GOES {
+            let (_, never, kept) = load.run(bounded(1, 200));
+            // Faster than in the target duration is worth nothing; a start may be seen to be needed a second late.
+            let worth = |seconds: f64| seconds.max(5.0);
+            let (comes, stays) = (used * worth(load.each() + 2.1), kept * worth(load.each()));
+            prop_assert!(turns > 0 && never == 0 && comes < stays, "pause {}: {:.2} of a worker that stays", pause, comes / stays);
+        }
+    }
+}
+
+/// `idle_max` is the longest idle time also where tasks come evenly and where a worker was missed: 15 s at 2, which is the default.
+#[test]
+fn idle_max_bounds_how_long_a_steady_load_keeps_its_worker() {
+    let turns = |idle_max, pause: u64| {
+        let load = Constant { startup: 1, slots: 1, every: 20 + pause, each: 20 };
+        load.run(AdaptConfig { idle_max, ..bounded(0, 9) }).1
+    };
+    assert_eq!([turns(2.0, 130), turns(0.9, 50), turns(4.0, 250)], [0, 0, 0]);
+    assert!(turns(2.0, 200) > 0 && turns(0.9, 100) > 0 && turns(0.3, 50) > 0);
 }
