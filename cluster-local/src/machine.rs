@@ -88,9 +88,24 @@ pub(crate) fn split(workers: Option<u32>, threads: Option<u32>, processes: bool,
     }
 }
 
+/// So many workers with so many threads each have all processors, and are not fewer than were asked for.
+pub(crate) fn enough(threads: u32, asked: Option<u32>) -> u32 {
+    cpu_count().div_ceil(threads.max(1)).max(asked.unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn workers_are_enough_when_they_have_all_processors() {
+        let cpus = cpu_count();
+        assert_eq!(enough(cpus, None), 1);
+        assert_eq!(enough(1, None), cpus);
+        assert_eq!(enough(cpus + 1, None), 1);
+        assert_eq!(enough(0, None), cpus);
+        assert_eq!(enough(1, Some(cpus + 3)), cpus + 3);
+    }
 
     #[test]
     fn processors_are_split_as_dask_splits_them() {

@@ -18,6 +18,7 @@ use crate::{
     config::LocalConfig,
     engine::{HOST, Options, Shared},
     face::LocalEngine,
+    machine::enough,
 };
 
 /// Threads of a stopped worker whose body cannot be interrupted are waited for this long, no longer.
@@ -29,8 +30,8 @@ const THREADS_END: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct LocalCluster {
     options: Options,
-    /// `n_workers` stands in the kwargs.
-    workers_given: bool,
+    /// `n_workers`, where it stands in the kwargs.
+    asked: Option<u32>,
     name: Option<String>,
     shared: OnceLock<Arc<Shared>>,
     starting: Mutex<()>,
@@ -47,8 +48,8 @@ impl ClusterClass for LocalCluster {
     type Config = LocalConfig;
 
     fn from_config(config: LocalConfig) -> Result<Self> {
-        let (name, workers_given) = (config.name.clone(), config.n_workers.is_some());
-        Ok(Self { options: config.resolve()?, workers_given, name, shared: OnceLock::new(), starting: Mutex::new(()) })
+        let (name, asked) = (config.name.clone(), config.n_workers);
+        Ok(Self { options: config.resolve()?, asked, name, shared: OnceLock::new(), starting: Mutex::new(()) })
     }
 }
 
@@ -60,7 +61,8 @@ impl ClusterManager for LocalCluster {
         ClusterInfo {
             scaling: Scaling::Workers,
             workers: self.options.n_workers,
-            workers_given: self.workers_given,
+            workers_given: self.asked.is_some(),
+            maximum: Some(enough(self.options.slots, self.asked)),
             slots: self.options.slots,
             backend: Backend::new(startup),
             name: self.name.clone(),

@@ -22,6 +22,7 @@ use super::{
     scheduler,
     starts::{Starts, follow},
 };
+use crate::machine::enough;
 
 /// For a worker that was asked to end: what it still holds is moved meanwhile.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -58,6 +59,7 @@ impl ClusterManager for DaskCluster {
             scaling: Scaling::Workers,
             workers: plan.n_workers,
             workers_given: plan.config.n_workers.is_some(),
+            maximum: Some(enough(plan.nthreads, plan.config.n_workers)),
             slots: plan.nthreads,
             // A Python process that imports Dask.
             backend: Backend::new(Duration::from_secs(1)),

@@ -43,7 +43,8 @@ impl Keeper {
         });
         let before = self.scaler.take().or(retired);
         self.ended = None;
-        let scaler = Scaler::new(config, &manager.info(), engine.arrivals(), before);
+        let info = manager.info();
+        let scaler = Scaler::new(info.bounded(config), &info, engine.arrivals(), before);
         self.looks.abort_all();
         self.report(ClusterEvent::Adapting(scaler.config().clone()));
         Input::Adapt { native: self.scaler.insert(scaler).native() }

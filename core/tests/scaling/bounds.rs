@@ -23,6 +23,25 @@ async fn a_lower_maximum_holds_also_under_a_stream_without_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_nobody_says_how_many_the_class_does() {
+    let unbounded = AdaptConfig { maximum: None, ..bounds(0, 1) };
+    for (says, minimum, most) in [(Some(3), 0, 3), (Some(3), 5, 5), (None, 0, 100)] {
+        let info = ClusterInfo { maximum: says, ..Plan::of("yard::Sensible", s(1)).info };
+        let config = AdaptConfig { minimum: Some(minimum), ..unbounded.clone() };
+        let (yard, cluster) = open(Plan { info, ..Plan::of("yard::Sensible", s(1)) }, config).await;
+        yard.submit(100, s(600));
+        until(&cluster, |status| status.running == most).await;
+        sleep(s(60)).await;
+        assert_eq!(cluster.status().adapt.unwrap().config.maximum, says.map(|_| most));
+        assert_eq!(cluster.status().running, most);
+        // What the user says goes before it.
+        cluster.adapt(bounds(minimum, most + 2)).unwrap();
+        until(&cluster, |status| status.adapt.as_ref().is_some_and(|adapt| adapt.config.maximum == Some(most + 2))).await;
+        cluster.close().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_is_said_before_anything_starts() {
     let theirs = ClusterInfo { scaling: Scaling::None, ..ClusterInfo::new("yard::Theirs") };
     let yard = Yard::new(Plan { info: theirs, ..Plan::of("yard::Theirs", s(1)) });
