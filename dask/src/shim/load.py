@@ -263,6 +263,7 @@ class Meter:
             if wave.behind is not None:
                 behind[group["id"]] = wave.behind
         if not behind:
+            straighten(groups, circle)
             return groups
         told = []
         for group in groups:
@@ -273,6 +274,7 @@ class Meter:
                 told.append(dict(group, id=behind[group["id"]], ready=0, processing=0, done=0))
                 group.update(waiting=0, dependencies=[other for other in needs if other not in circle])
             told.append(group)
+        straighten(told, circular({group["id"]: group["dependencies"] for group in told}))
         return told
 
     def passed(self, here, held):
@@ -352,6 +354,29 @@ def circular(needs):
             if other in needed:
                 needed[other].append(one)
     return unsorted(needed)
+
+
+def straighten(groups, circle):
+    """Leaves out what they need each other for by turns, since groups in a circle pass for work that can begin now: who needs what is
+    outside comes first, then who came first."""
+    groups = {group["id"]: group for group in groups}
+    begin = sorted(circle, key=lambda one: (all(other in circle for other in groups[one]["dependencies"]), one))
+    left = {one: sum(other in circle for other in groups[one]["dependencies"]) for one in circle}
+    feeds = collections.defaultdict(list)
+    for one in circle:
+        for other in groups[one]["dependencies"]:
+            feeds[other].append(one)
+    for one in begin:
+        free = [one] if one in left else []
+        while free:
+            gone = free.pop()
+            groups[gone]["dependencies"] = [other for other in groups[gone]["dependencies"] if other not in left]
+            del left[gone]
+            for other in feeds[gone]:
+                if other in left:
+                    left[other] -= 1
+                    if not left[other]:
+                        free.append(other)
 
 
 def unsorted(needs):

@@ -200,6 +200,37 @@ async def a_name_that_comes_again_is_counted_once_whatever_else_comes():
         shim.KINDS = usual
 
 
+async def two_functions_by_turns_do_not_need_each_other():
+    scheduler = types.SimpleNamespace(task_groups={}, task_prefixes={}, workers={}, tasks={})
+    meter = shim.Meter(types.SimpleNamespace(scheduler=scheduler, sessions={}, records={}))
+    meter.read()
+    counts = {"back": ("waiting", 5), "end": ("waiting", 1), "there": ("waiting", 5), "load": ("queued", 3), "far": ("waiting", 2),
+              "away": ("waiting", 2)}
+    for name, (state, tasks) in counts.items():
+        prefix = scheduler.task_prefixes[name] = Counts(name)
+        scheduler.task_groups[name] = Counts(name, prefix)
+        prefix.state_counts[state] = scheduler.task_groups[name].states[state] = tasks
+    of = scheduler.task_groups
+    # Each of the two circles begins behind what can begin now; none of their tasks can. Dask has them in any order.
+    of["there"].dependencies, of["back"].dependencies, of["end"].dependencies = [of["load"], of["back"]], [of["there"]], [of["back"]]
+    of["far"].dependencies, of["away"].dependencies = [of["away"], of["back"]], [of["far"]]
+    known = None
+    for step in range(3):
+        told = meter.read()["groups"]
+        names = {group["id"]: list(counts)[group["prefix"]] for group in told}
+        needs = {names[group["id"]]: sorted(names[other] for other in group["dependencies"]) for group in told}
+        assert not shim.circular(needs), needs
+        assert needs["there"] == ["load"] and needs["back"] == ["there"] and needs["end"] == ["back"], needs
+        assert needs["away"] == ["far"], needs
+        assert known in (None, needs), "nothing has come"
+        known = needs
+        if step == 0:
+            of["load"].states.update(queued=0, processing=3)
+        else:
+            of["load"].states.update(processing=1, memory=2)
+            of["there"].states.update(waiting=4, processing=1)
+
+
 async def workers_are_not_asked_all_at_once():
     asked, most, go = set(), [0], asyncio.Event()
 
@@ -240,6 +271,7 @@ run(
     what_is_being_taken_in_counts_until_the_scheduler_has_it,
     that_a_worker_leaves_is_known_from_one_question_to_the_next,
     a_name_that_comes_again_is_counted_once_whatever_else_comes,
+    two_functions_by_turns_do_not_need_each_other,
     workers_are_not_asked_all_at_once,
     the_end_of_a_worker_is_that_of_the_task_it_had_stolen,
 )
