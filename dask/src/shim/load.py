@@ -89,12 +89,12 @@ class Counted:
         self.came, self.total = 0, 0
         self.growing, self.unmatched, self.states = False, 0, (0, 0, 0)
 
-    def read(self, held, fits, idents):
-        """`held`: how many tasks a driver holds back. `fits`: whether there is a worker that takes tasks, so that those no worker will do
-        for do not want another one like it. Whether tasks have come."""
+    def read(self, held, awaited, fits, idents):
+        """`held`: how many tasks a driver holds back. `awaited`: how many of those that lack a worker the next will do for. `fits`: whether
+        there is a worker that takes tasks, so that those no worker will do for do not want another one like it. Whether tasks have come."""
         states = self.group.states
         waiting, queued, lacking, processing = map(states.get, OPEN)
-        self.unmatched = lacking if fits else min(self.unmatched, lacking)
+        self.unmatched = lacking if fits else min(self.unmatched, lacking - awaited)
         ready = queued + lacking - self.unmatched + held
         self.states = processing, ready, waiting
         self.came, left = sum(states.values()), waiting + ready + processing
@@ -165,14 +165,14 @@ class Meter:
         first, self.asked = self.asked is None, time.monotonic()
         fresh, held, here = self.fresh(first), self.held(), {}
         fits = any(ws.status == Status.running for ws in self.scheduler.workers.values())
-        known, self.groups = self.groups, {}
+        awaited, known, self.groups = self.awaited(), self.groups, {}
         for name, group in self.scheduler.task_groups.items():
             counted = known.get(name)
             if counted is None or counted.group is not group:
                 counted = Counted(group)
             self.groups[name] = counted
             before, prefix = counted.came, group.prefix.name
-            if counted.read(held.get(name, 0), fits, self.idents):
+            if counted.read(held.get(name, 0), awaited[name], fits, self.idents):
                 counted.waves[-1].needs = None
             self.kind(prefix, prefix in fresh and not first, group).seen += counted.came - before
             here[prefix] = here.get(prefix, 0) + counted.came - group.states["forgotten"]
@@ -327,6 +327,17 @@ class Meter:
             for name, tasks in session.entering.items():
                 held[name] = held.get(name, 0) + tasks
         return held
+
+    def awaited(self):
+        """By group: tasks for the worker of the first place, which a keeper starts next where nobody is there. They were left out while
+        another was: only then they are looked for."""
+        awaited = collections.Counter()
+        if not self.scheduler.workers and any(counted.unmatched for counted in self.groups.values()) and self.core.owner["ever"]:
+            for task in self.scheduler.unrunnable:
+                record = self.core.records.get(task.key)
+                if record is not None and "0" in record.definition.workers and not record.definition.loose:
+                    awaited[task.group.name] += 1
+        return awaited
 
     def running(self):
         """By prefix: how many seconds each task has run. Ours say when they begin, of others' the heartbeats of their workers tell."""

@@ -230,3 +230,32 @@ async fn what_waits_for_all_before_it_is_no_work_beside_them() {
     bench.end_session(session).await;
     bench.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_the_next_worker_is_work_when_nobody_is_there() {
+    let test = "what_waits_for_the_next_worker_is_work_when_nobody_is_there";
+    let Some(mut bench) = Bench::start_with(test, &["1-0"], alone()).await else { return };
+    let (engine, session) = (bench.engine().clone(), bench.session().await);
+    load_where(&engine, "a worker", |observed| observed.workers.len() == 1).await;
+    let mut events = session.events();
+    let on = |key, place: &str| {
+        let workers = Arc::new(Annotations { workers: vec![place.to_owned()], ..Annotations::default() });
+        TaskSpec { annotations: workers, ..bench::with(key, "builtins:int", &1) }
+    };
+    session.submit(vec![on(0, "0"), on(1, "7")]);
+    for _ in 0..2 {
+        let event = timeout(PATIENCE, events.recv()).await.unwrap().unwrap();
+        assert!(matches!(event.state, TaskState::Pending { reason: Some(_) }), "{event:?}");
+    }
+    let others = engine.load().await.unwrap();
+    assert_eq!((unfinished(&others.load), others.workers.len()), (0, 1), "another one like it is of no use");
+    bench.kill_worker("1-0").await;
+    let nobody = load_where(&engine, "nobody", |observed| observed.workers.is_empty() && unfinished(&observed.load) > 0).await;
+    assert_eq!(nobody.load.ready(), 1, "the eighth is not the next: {nobody:?}");
+    let same = engine.load().await.unwrap();
+    assert_eq!(same.load.ready(), 1, "{same:?}");
+    bench.add_worker("0-0").await;
+    assert!(matches!(finals(&mut events, 1).await[&0], TaskState::Done(_)));
+    bench.end_session(session).await;
+    bench.end().await;
+}
