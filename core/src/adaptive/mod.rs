@@ -122,6 +122,7 @@ impl Adaptive {
     fn pass(&self, state: &mut State, now: Duration, fleet: &Fleet, seen: bool) -> f64 {
         let passed = state.clock.advance(now, self.interval());
         state.usage.add(fleet, passed, seen);
+        state.taken_back(fleet);
         let waited = state.starts.learn(&state.clock, fleet, self.prior());
         self.refill(state, passed);
         waited

@@ -35,6 +35,9 @@ pub struct State {
     /// Workers that were to be there after the last decision: kept while the work is unknown.
     #[serde(default)]
     pub(super) wanted: u32,
+    /// Workers asked for at the last decision.
+    #[serde(default)]
+    asked: u32,
 }
 
 impl State {
@@ -58,12 +61,20 @@ impl State {
     }
 
     pub(super) fn launched(&mut self, workers: u32, backend: &Backend) {
+        self.asked = workers;
         self.usage.launched += u64::from(workers);
         self.tokens = backend.launch_limit().map(|(burst, _)| (self.tokens.unwrap_or(burst) - f64::from(workers)).max(0.0));
     }
 
+    /// In place of some that were asked for, requests may have been taken back in that had been cancelled: they were counted before.
+    pub(super) fn taken_back(&mut self, fleet: &Fleet) {
+        let again = self.starts.again(fleet).min(u64::from(std::mem::take(&mut self.asked)));
+        self.usage.launched = self.usage.launched.saturating_sub(again);
+    }
+
     /// The end, at `now`: what was used since the last decision. Workers that came after it count from their `billed` on.
     pub(crate) fn settle(&mut self, now: Duration, fleet: &Fleet, interval: Duration) {
+        self.taken_back(fleet);
         let decided = self.clock.last.is_some();
         let passed = self.clock.advance(now, interval.as_secs_f64());
         for worker in &fleet.workers {
@@ -158,6 +169,8 @@ pub(super) struct Start {
     pub(super) billed: Option<f64>,
     seen_live: bool,
     pub(super) lost: bool,
+    #[serde(default)]
+    draining: bool,
 }
 
 impl Starts {
@@ -195,9 +208,19 @@ impl Starts {
         after
     }
 
+    /// How many were on their way out before they came, and are not any more.
+    fn again(&self, fleet: &Fleet) -> u64 {
+        let is_again = |worker: &&Worker| {
+            let before = self.workers.get(&worker.id);
+            worker.phase != Phase::Draining && before.is_some_and(|start| start.draining && !start.seen_live)
+        };
+        fleet.workers.iter().filter(is_again).count() as u64
+    }
+
     fn heard_of(&mut self, worker: &Worker, known: Option<Start>, clock: &Clock, prior: (f64, f64)) -> Start {
         let mut start =
             known.unwrap_or_else(|| Start { launched: worker.launched.map_or(clock.now, |at| clock.heard(at)), ..Start::default() });
+        start.draining = worker.phase == Phase::Draining;
         if start.billed.is_none() {
             start.billed = worker.billed.map(|at| clock.heard(at).max(start.launched));
         }
@@ -240,7 +263,10 @@ fn from_secs(seconds: f64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{AdaptConfig, Adaptive},
+        *,
+    };
 
     #[test]
     fn the_clock_does_not_jump() {
@@ -260,6 +286,40 @@ mod tests {
         assert_eq!((state.usage.launched, state.tokens, state.wanted), (8, Some(2.0), 8));
         state.launched(8, &Backend::new(Duration::ZERO));
         assert_eq!((state.usage.launched, state.tokens), (16, None));
+    }
+
+    #[test]
+    fn requests_that_are_taken_back_in_count_once() {
+        let worker = |id, phase| Worker {
+            id,
+            phase,
+            launched: Some(Duration::ZERO),
+            billed: None,
+            slots: 1,
+            processing: 0,
+            bytes: 0,
+            memory_limit: 0,
+            pinned: false,
+        };
+        let backend = Backend::new(Duration::from_secs(60));
+        let adaptive = Adaptive::new(AdaptConfig { minimum: Some(4), ..AdaptConfig::default() }, backend.clone());
+        let secs = Duration::from_secs;
+        let mut state = State::default();
+        state.begin_with(3, &backend);
+        let mut at = |now, phases: [Phase; 3]| {
+            let workers = (0..).zip(phases).map(|(id, phase)| worker(id, phase)).collect();
+            let fleet = Fleet { workers, ..Fleet::default() };
+            let (next, decision) = adaptive.hold(std::mem::take(&mut state), secs(now), &fleet);
+            state = next;
+            (decision.launch, state.usage.launched)
+        };
+        use Phase::{Draining, Live, Starting};
+        assert_eq!(at(1, [Starting; 3]), (1, 4), "another");
+        assert_eq!(at(2, [Starting, Draining, Draining]), (3, 7));
+        assert_eq!(at(3, [Starting, Starting, Live(secs(3))]), (1, 6), "two of three were taken back in, another is asked for");
+        // Who was asked to go and stays was not asked for again.
+        assert_eq!(at(4, [Starting, Starting, Draining]), (2, 8));
+        assert_eq!(at(5, [Starting, Starting, Live(secs(3))]), (1, 9));
     }
 
     #[test]

@@ -23,6 +23,19 @@ async fn a_lower_maximum_holds_also_under_a_stream_without_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_wanted_again_before_a_launch_returns_is_asked_for_once() {
+    let (yard, cluster) = open(Plan { launch_waits: true, ..Plan::of("yard::Again", s(60)) }, bounds(4, 8)).await;
+    until(&cluster, |status| status.wanted == 4).await;
+    cluster.adapt(bounds(0, 8)).unwrap();
+    until(&cluster, |status| status.wanted == 0).await;
+    cluster.adapt(bounds(5, 8)).unwrap();
+    until(&cluster, |status| status.running == 5).await;
+    sleep(s(3)).await;
+    assert_eq!((yard.launches().len(), cluster.status().adapt.unwrap().usage.launched), (5, 5));
+    cluster.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_nobody_says_how_many_the_class_does() {
     let unbounded = AdaptConfig { maximum: None, ..bounds(0, 1) };
     for (says, minimum, most) in [(Some(3), 0, 3), (Some(3), 5, 5), (None, 0, 100)] {
