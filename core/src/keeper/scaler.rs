@@ -2,6 +2,8 @@
 
 mod log;
 mod sight;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -200,7 +202,7 @@ impl Scaler {
         }
     }
 
-    /// Decides. A defect in the policy must not end the keeper, which others are billed for: it begins anew.
+    /// Decides.
     pub(super) fn decide(&mut self, now: Duration, members: Vec<Member>, launches: Launches, seen: Observation, log: &mut Log) -> Decision {
         self.came(&members);
         self.resting = !seen.load.groups.iter().any(|group| group.unfinished() > 0);
@@ -209,18 +211,9 @@ impl Scaler {
             log.write(|| self.begin());
         }
         self.busy = fleet.workers.iter().map(|worker| (worker.id, worker.processing)).collect();
-        let state = std::mem::take(&mut self.state);
-        let learned_before = state.startup();
-        let decided = catch_unwind(AssertUnwindSafe(|| self.adaptive.decide(state, now, &seen.load, &fleet)));
-        let Ok((state, decision)) = decided else {
-            tracing::error!(target: "remuda::adaptive", "the policy of adaptive scaling panicked; it begins anew");
-            self.state = learned_before.map_or_else(State::default, |(startup, billed)| State::with_startup(startup, billed));
+        let Some(decision) = self.guarded(|adaptive, state| adaptive.decide(state, now, &seen.load, &fleet)) else {
             return stay(&fleet);
         };
-        self.state = state;
-        if self.state.startup() != learned_before {
-            learn(&self.class, self.state.startup());
-        }
         log.write(|| Entry::Decided(Decided { now, load: seen.load, fleet, decision: decision.clone() }));
         decision
     }
@@ -232,10 +225,25 @@ impl Scaler {
         if std::mem::take(&mut self.changed) {
             log.write(|| self.begin());
         }
-        let (state, decision) = self.adaptive.hold(std::mem::take(&mut self.state), now, &fleet);
-        self.state = state;
+        let Some(decision) = self.guarded(|adaptive, state| adaptive.hold(state, now, &fleet)) else { return stay(&fleet) };
         log.write(|| Entry::Held(Held { now, fleet, decision: decision.clone() }));
         decision
+    }
+
+    /// A defect in the policy must not end the keeper, which others are billed for: it begins anew. `None`: there is no decision.
+    fn guarded(&mut self, judge: impl FnOnce(&Adaptive, State) -> (State, Decision)) -> Option<Decision> {
+        let state = std::mem::take(&mut self.state);
+        let learned_before = state.startup();
+        let Ok((state, decision)) = catch_unwind(AssertUnwindSafe(|| judge(&self.adaptive, state))) else {
+            tracing::error!(target: "remuda::adaptive", "the policy of adaptive scaling panicked; it begins anew");
+            self.state = learned_before.map_or_else(State::default, |(startup, billed)| State::with_startup(startup, billed));
+            return None;
+        };
+        self.state = state;
+        if self.state.startup() != learned_before {
+            learn(&self.class, self.state.startup());
+        }
+        Some(decision)
     }
 
     /// It ends, so the bill is made up to now. Who was not seen yet has work, unless there was none at all.
