@@ -95,12 +95,12 @@ impl Scheduler {
     fn hindrance(&self, group: &Group) -> Option<Hindrance> {
         let (shape, limit) = (&*group.shape, self.limits.no_workers_timeout);
         let of = |standing| self.workers.values().filter(move |worker| worker.standing == standing);
-        let (live, starting): (Vec<&Worker>, Vec<&Worker>) = (of(Standing::Live).collect(), of(Standing::Starting).collect());
-        let could = |workers: &[&Worker]| workers.iter().any(|worker| worker.could_run(shape));
-        if could(&live) {
-            return None;
+        let could = |standing| of(standing).any(|worker| worker.could_run(shape));
+        if could(Standing::Live) {
+            return None; // nearly always, so nothing is gathered for it
         }
-        if could(&starting) {
+        let (live, starting): (Vec<&Worker>, Vec<&Worker>) = (of(Standing::Live).collect(), of(Standing::Starting).collect());
+        if could(Standing::Starting) {
             let reason = if live.is_empty() { self.none_yet(starting.len()) } else { lacking(shape, &live) };
             return Some(Hindrance { reason: reason.into(), hint: None, unfit: false, patience: None });
         }
