@@ -31,7 +31,7 @@ impl MemoryLimit {
             Self::Fraction(part) if part > 0.0 && part <= 1.0 => Ok(Some((machine as f64 * part) as u64)),
             Self::Fraction(part) => Err(format!("expected a fraction above 0 and up to 1, found {part}")),
             Self::Bytes(bytes) if bytes < LEAST => {
-                Err(format!("{bytes} bytes is less than any process needs; write a unit: \"{bytes}MiB\", \"{bytes}GiB\""))
+                Err(format!("{bytes} bytes is less than any process needs: at least \"1MiB\"; a number without a unit is bytes"))
             }
             Self::Bytes(bytes) => Ok(Some(bytes)),
         }

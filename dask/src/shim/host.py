@@ -21,7 +21,7 @@ HOST_NAMED = "REMUDA_TASK_HOST_NAMED"
 LONGEST_FRAME = 2**32 - 1
 # Seconds. What a task has to end by itself once it is cancelled; what a host has to say hello, on a busy machine.
 GRACE = 1.0
-HELLO = 60.0
+HELLO = 45.0
 
 # A child of "distributed.worker": what Dask answers when it is asked for a worker's log has it too.
 host_log = logging.getLogger("distributed.worker.remuda")

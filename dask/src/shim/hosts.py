@@ -1,10 +1,16 @@
 # ---- The task hosts of a worker, and what runs in them.
 
+# Seconds that a host is kept without a task: nothing is to be left of a run on somebody else's cluster.
+AT_REST = 30
+
+
 class HostPool:
     def __init__(self):
         self.lock = threading.Lock()
         # The one used last at the end.
         self.idle = []
+        # A thread waits for the first of them to have been idle for too long.
+        self.waits = False
         self.busy = []
         self.closed = False
         # What drivers told in `prepare`, the newest at the end; two drivers may share a cluster.
@@ -61,14 +67,32 @@ class HostPool:
         raise newest
 
     def put_back(self, worker, host):
-        host.used = True
+        host.used, host.since = True, time.monotonic()
         with self.lock:
             self.busy.remove(host)
             self.idle.append(host)
+            waits, self.waits = self.waits, True
             surplus = len(self.idle) if self.closed else max(0, len(self.idle) - max(worker.worker.state.nthreads, 1))
             surplus, self.idle = self.idle[:surplus], self.idle[surplus:]
         for host in surplus:
             host.end()
+        if not waits:
+            threading.Thread(target=self.tire, name="remuda idle hosts", daemon=True).start()
+
+    def tire(self):
+        """Ends hosts that have had no task for long, until there is none without one."""
+        while True:
+            with self.lock:
+                due = time.monotonic() - AT_REST
+                tired = [host for host in self.idle if host.since <= due]
+                self.idle = [host for host in self.idle if host.since > due]
+                self.waits = goes_on = bool(self.idle)
+                first = min((host.since for host in self.idle), default=due)
+            for host in tired:
+                host.end()
+            if not goes_on:
+                return
+            time.sleep(first - due)
 
     def drop(self, host):
         with self.lock:

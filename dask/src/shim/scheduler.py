@@ -117,7 +117,8 @@ class Core:
                     asked = getattr(self.scheduler.rpc(state.address), OP + "prepare")(modules=modules, paths=paths, host=host)
                     answer = await asyncio.wait_for(asked, min(60, left))
             except Exception as e:
-                return dict(lacking, error="it does not answer: %s: %s" % (type(e).__name__, e))
+                late = isinstance(e, (asyncio.TimeoutError, TimeoutError))
+                return dict(lacking, error="it does not answer" + (" in time" if late else ": %s: %s" % (type(e).__name__, e)))
             if not isinstance(answer, dict):
                 return dict(lacking, error="the shim is not there: `register_worker_plugin` may be blocked; preload it")
             return answer

@@ -53,9 +53,9 @@ class WorkerInfo:
         if not self.ticking:
             return
         try:
+            self.pace()
             self.tell_started()
             self.guard()
-            self.pace()
         except Exception:
             complain("the tick of a worker failed")
         self.idle = 0 if self.running or self.is_unguarded() else self.idle + 1

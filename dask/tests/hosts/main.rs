@@ -194,6 +194,23 @@ async fn a_host_that_dies_is_replaced_as_often_as_allowed() {
     assert_eq!(result(&worker.perform(with(rust("add", &(2, 2)), "allowed", 0.into())).await), 4);
 }
 
+#[tokio::test]
+async fn a_host_without_tasks_does_not_stay() {
+    let Some(mut worker) = Worker::start("a_host_without_tasks_does_not_stay", true).await else { return };
+    worker.perform(json!({"op": "keep", "seconds": 0.2})).await;
+    for _ in 0..2 {
+        assert_eq!(result(&worker.rust("add", &(1, 2)).await), 3);
+        let idle = worker.perform(json!({"op": "idle"})).await;
+        let pids: Vec<u32> = idle["pids"].as_array().unwrap().iter().map(|pid| u32::try_from(pid.as_u64().unwrap()).unwrap()).collect();
+        gone(&pids).await;
+    }
+    // One that is at work is not idle, however long.
+    let file = worker.directory.path().join("stubborn");
+    let stubborn = worker.begin(with(rust("stubborn", &(&file,)), "timeout", 1.into())).await;
+    begun(&file).await;
+    assert!(worker.end(stubborn).await["failed"]["kind"].as_str().unwrap().contains("Timeout"));
+}
+
 /// Dask gives it to a thread, and drops it before the thread has begun: there was nothing to end yet.
 #[tokio::test]
 async fn what_is_cancelled_before_it_begins_does_not_begin() {

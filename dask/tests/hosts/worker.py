@@ -47,6 +47,9 @@ def perform(what):
         info.scheduler = "tls://127.0.0.1:3"
         dask.security = types.SimpleNamespace(**what["security"])
         return {"done": None}
+    if op == "keep":
+        shim.AT_REST = what["seconds"]
+        return {"done": None}
     if op == "idle":
         return {"pids": [host.process.pid for host in shim.host_pool(info).idle]}
     call = shim.run_rust if op == "rust" else shim.run_command
