@@ -47,6 +47,7 @@ static SOURCE: LazyLock<String> = LazyLock::new(|| {
         include_str!("shim/session.py"),
         include_str!("shim/places.py"),
         include_str!("shim/waits.py"),
+        include_str!("shim/circles.py"),
         include_str!("shim/load.py"),
         include_str!("shim/watch.py"),
         include_str!("shim/leases.py"),
