@@ -42,6 +42,8 @@ pub enum Reason {
         before: Option<f64>,
         /// And this long with those asked for.
         after: f64,
+        /// Seconds of work that arrive per second meanwhile, and keep workers from it; 0: no stream of tasks.
+        beside: f64,
     },
     /// Nothing is known of how long these tasks take: between one worker and one for each.
     Unknown {
@@ -217,9 +219,13 @@ impl fmt::Display for Reason {
         match self {
             Self::Asleep => f.write_str("no work and no workers"),
             Self::First { tasks } => write!(f, "{} and no worker", of(*tasks, "task")),
-            Self::Faster { tasks, before, after } => {
+            Self::Faster { tasks, before, after, beside } => {
                 let before = before.map_or("never".to_owned(), |before| format!("{before:.1} s"));
-                write!(f, "{} instead of {before}", done(*tasks, Some(*after)))
+                write!(f, "{} instead of {before}", done(*tasks, Some(*after)))?;
+                if *beside > 0.0 {
+                    write!(f, ", as {beside:.1} s of work arrive per second")?;
+                }
+                Ok(())
             }
             Self::Unknown { tasks } => write!(f, "{} of unknown duration", of(*tasks, "task")),
             Self::Stream { rate } => write!(f, "{rate:.1} s of work arrive per second"),

@@ -36,8 +36,8 @@ pub(super) fn growth(view: &View<'_>, base: &Plan, room: u32, tokens: Option<(f6
         return None;
     }
     let pick = scored.iter().filter(|score| score.value <= best + TIE).max_by_key(|score| score.extra)?;
-    let before = base.finite();
-    Some((view.current().saturating_add(pick.extra), Reason::Faster { tasks: view.unfinished(), before, after: pick.finish }))
+    let reason = Reason::Faster { tasks: view.unfinished(), before: base.finite(), after: pick.finish, beside: view.rate };
+    Some((view.current().saturating_add(pick.extra), reason))
 }
 
 /// Whether more workers than there are would be started, if there might be more: some of the numbers beyond are tried, so it is cheap.

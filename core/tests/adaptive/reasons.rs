@@ -26,6 +26,19 @@ fn a_budget_stops_growth() {
     assert!(herd.usage().launched > 0 && herd.usage().idle_worker_seconds < herd.usage().worker_seconds);
 }
 
+/// Where tasks keep coming, the few that are there take long because of those: the reason says so.
+#[test]
+fn growth_beside_a_stream_is_told_of_the_stream() {
+    let mut herd = Herd::new(bounded(0, 8), backend(1), 1, 1, 0.0);
+    for at in 0..60 {
+        herd.submit(secs(at), if at < 30 { 1 } else { 3 }, Duration::from_millis(900));
+    }
+    let decisions: Vec<Decision> = (0..60).map(|_| herd.tick().1).collect();
+    let starts = |decision: &&Decision| decision.launch > 0 && matches!(decision.reason, Reason::Faster { .. });
+    let started: Vec<String> = decisions.iter().filter(starts).map(ToString::to_string).collect();
+    assert!(!started.is_empty() && started.iter().all(|told| told.ends_with(" s of work arrive per second")), "{started:?}");
+}
+
 /// Of the last of so many decisions, a second apart, on the same load and fleet.
 fn decided(adaptive: &Adaptive, load: &Load, fleet: &Fleet, times: u64) -> Decision {
     let mut state = State::default();
@@ -231,8 +244,11 @@ fn starts_that_fail_or_are_late_are_told() {
 fn one_is_told_as_one() {
     let all = [
         (Reason::First { tasks: 1 }, "1 task and no worker"),
-        (Reason::Faster { tasks: 1, before: None, after: 2.0 }, "1 task, done in 2.0 s instead of never"),
-        (Reason::Faster { tasks: 2, before: Some(9.0), after: 2.0 }, "2 tasks, done in 2.0 s instead of 9.0 s"),
+        (
+            Reason::Faster { tasks: 1, before: None, after: 2.0, beside: 0.9 },
+            "1 task, done in 2.0 s instead of never, as 0.9 s of work arrive per second",
+        ),
+        (Reason::Faster { tasks: 2, before: Some(9.0), after: 2.0, beside: 0.0 }, "2 tasks, done in 2.0 s instead of 9.0 s"),
         (Reason::Unknown { tasks: 1 }, "1 task of unknown duration"),
         (Reason::Recurring { workers: 1 }, "graphs like this keep coming: 1 worker pays"),
         (Reason::Maximum { workers: 1, tasks: 1, finish: None }, "the maximum is 1: 1 task"),
