@@ -2,7 +2,7 @@
 
 mod log;
 mod sight;
-#[cfg(test)]
+#[cfg(all(test, debug_assertions))]
 mod tests;
 
 use std::{

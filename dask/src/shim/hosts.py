@@ -77,7 +77,12 @@ class HostPool:
         for host in surplus:
             host.end()
         if not waits:
-            threading.Thread(target=self.tire, name="remuda idle hosts", daemon=True).start()
+            try:
+                threading.Thread(target=self.tire, name="remuda idle hosts", daemon=True).start()
+            except RuntimeError:
+                # No thread is to be had: the next one may get it.
+                with self.lock:
+                    self.waits = False
 
     def tire(self):
         """Ends hosts that have had no task for long, until there is none without one."""

@@ -330,12 +330,13 @@ class Meter:
 
     def awaited(self):
         """By group: tasks for the worker of the first place, which a keeper starts next where nobody is there. They were left out while
-        another was: only then they are looked for."""
+        another was: only then they are looked for. Not those that want resources, too: it may be those that it lacked."""
         awaited = collections.Counter()
         if not self.scheduler.workers and any(counted.unmatched for counted in self.groups.values()) and self.core.owner["ever"]:
             for task in self.scheduler.unrunnable:
                 record = self.core.records.get(task.key)
-                if record is not None and "0" in record.definition.workers and not record.definition.loose:
+                wanted = record.definition if record is not None else None
+                if wanted is not None and "0" in wanted.workers and not wanted.loose and "resources" not in wanted.annotations:
                     awaited[task.group.name] += 1
         return awaited
 

@@ -26,7 +26,6 @@ class Core:
         self.owner = getattr(scheduler, "_remuda_owner", None)
         if self.owner is None:
             self.owner = scheduler._remuda_owner = {"heard": time.monotonic(), "ever": False}
-        self.retelling = False
         self.stuck, self.waits, self.pauses = {}, Waits(self), Pauses(self)
         # Workers that are to go: since when that is known.
         self.leaving = {}

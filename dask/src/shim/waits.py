@@ -43,7 +43,9 @@ class Waits:
 
     def expect(self):
         """Who keeps the workers may have said something of those that are to come."""
-        outlook = next((watch.outlook for watch in self.core.watches if watch.outlook is not None), None)
+        # The connection that was heard of last: one that was cut may stay for a while.
+        told = max((watch for watch in self.core.watches if watch.outlook is not None), key=lambda watch: watch.deadline, default=None)
+        outlook = told.outlook if told is not None else None
         if outlook != self.outlook:
             self.outlook, self.since = outlook, time.monotonic()
             if self.nobody:

@@ -52,13 +52,14 @@ class WorkerInfo:
     def tick(self):
         if not self.ticking:
             return
+        ran = self.ran
         try:
             self.pace()
             self.tell_started()
             self.guard()
         except Exception:
             complain("the tick of a worker failed")
-        self.idle = 0 if self.running or self.is_unguarded() else self.idle + 1
+        self.idle = 0 if ran or self.running or self.is_unguarded() else self.idle + 1
         if self.idle > IDLE:
             self.ticking = False
             # A task that came meanwhile has seen that it ticks.

@@ -1,7 +1,6 @@
 use super::*;
 
-/// A count that cannot rise any more stands for any defect of the policy.
-#[cfg(debug_assertions)]
+/// A count that cannot rise any more stands for any defect of the policy: only where overflows are defects.
 #[test]
 fn a_policy_that_panics_begins_anew_whether_or_not_it_sees_the_work() {
     let config = AdaptConfig { minimum: Some(2), ..AdaptConfig::default() };

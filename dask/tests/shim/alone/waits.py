@@ -90,7 +90,9 @@ class Waiting:
         self.waits.begin(self.core.records[task.key], task.key, self.state)
 
     def expect(self, **outlook):
-        self.core.watches = [types.SimpleNamespace(outlook=outlook)]
+        # One that was cut, and is not heard of any more, says something else.
+        stale = types.SimpleNamespace(outlook={"reason": "stale", "limit": 0.0}, deadline=1)
+        self.core.watches = [stale, types.SimpleNamespace(outlook=outlook, deadline=2)]
         self.waits.expect()
 
     async def told(self, kind):

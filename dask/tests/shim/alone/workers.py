@@ -64,6 +64,11 @@ async def a_worker_far_ahead_gathers_what_it_tells():
     assert tick(one, 4, "a", ours) == 0.01
     assert tick(other, 4, "b", theirs) == 0.01
     assert tick(one, 0, "a", []) == tick(other, 0, "b", []) == 0.002
+    # Tasks that are over before a tick keep it ticking, so that the usual comes back.
+    for _ in range(60):
+        one.ticking, one.ran, one.latest = True, 4, ours[0]
+        one.tick()
+        assert one.ticking and not one.idle
     # Who has set it higher knows why.
     stream.interval = 0.05
     assert tick(one, 4, "a", ours) == tick(one, 0, "a", []) == 0.05
