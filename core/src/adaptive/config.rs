@@ -28,7 +28,7 @@ use crate::{
 pub struct AdaptConfig {
     /// Workers to keep at least. Default 0; null: no bound, which is 0.
     pub minimum: Option<u32>,
-    /// Workers to have at most. Default: no bound (null).
+    /// Workers to have at most. Default: no bound (null), but where the class has one: `local::*` keep to the processors.
     pub maximum: Option<u32>,
     /// Time between two decisions: seconds, or a text like "1s"; at most 4 minutes. Default 1 s.
     pub interval: Seconds,

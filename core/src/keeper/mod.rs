@@ -304,7 +304,7 @@ impl Keeper {
                 _ => engine.dashboard(),
             };
             let _ = opening.send(Opened { engine, changes, endpoint, dashboard: dashboard.map(Into::into) });
-            let first = wish.1.map_or(info.workers, |config| Scaler::first(&info.bounded(config), wish.0, &info));
+            let first = wish.1.map_or(info.workers, |config| Scaler::first(&info.bounded(config, wish.0), wish.0, &info));
             Ok((info.scaling, first))
         };
         self.spawn(|error| Input::Started(Err(error)), async move {

@@ -44,7 +44,7 @@ impl Keeper {
         let before = self.scaler.take().or(retired);
         self.ended = None;
         let info = manager.info();
-        let scaler = Scaler::new(info.bounded(config), &info, engine.arrivals(), before);
+        let scaler = Scaler::new(info.bounded(config, self.wish.0), &info, engine.arrivals(), before);
         self.looks.abort_all();
         self.report(ClusterEvent::Adapting(scaler.config().clone()));
         Input::Adapt { native: self.scaler.insert(scaler).native() }

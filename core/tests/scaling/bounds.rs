@@ -55,6 +55,24 @@ async fn where_nobody_says_how_many_the_class_does() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_number_that_somebody_said_is_not_too_many() {
+    let info = ClusterInfo { maximum: Some(3), ..Plan::of("yard::Said", s(1)).info };
+    let unbounded = AdaptConfig { maximum: None, ..bounds(0, 1) };
+    let yard = Yard::new(Plan { info, ..Plan::of("yard::Said", s(1)) });
+    yard.submit(100, s(600));
+    let cluster = Cluster::start(yard, ClusterOptions { workers: Some(7), ..here(unbounded.clone()) }).await.unwrap();
+    until(&cluster, |status| status.running == 7).await;
+    cluster.scale(9);
+    until(&cluster, |status| status.running == 9).await;
+    cluster.adapt(unbounded).unwrap();
+    let maximum = |status: &ClusterStatus| status.adapt.as_ref().and_then(|adapt| adapt.config.maximum);
+    assert_eq!(maximum(&until(&cluster, |status| status.adapt.is_some()).await), Some(9));
+    sleep(s(60)).await;
+    assert_eq!(cluster.status().running, 9);
+    cluster.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_is_said_before_anything_starts() {
     let theirs = ClusterInfo { scaling: Scaling::None, ..ClusterInfo::new("yard::Theirs") };
     let yard = Yard::new(Plan { info: theirs, ..Plan::of("yard::Theirs", s(1)) });
