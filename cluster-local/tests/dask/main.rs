@@ -194,9 +194,20 @@ async fn a_scheduler_that_does_not_get_over_its_end_is_killed_and_it_is_said_by_
     let _alone = ALONE.lock().await;
     let Some(config) = config("a_scheduler_that_does_not_get_over_its_end_is_killed_and_it_is_said_by_whom") else { return };
     let slow = TempDir::new().unwrap();
-    // It closes, and then does not end.
-    let text = "import atexit, signal, time\n\ndef linger():\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    time.sleep(3600)\n\n\
-                with open('/proc/self/cmdline', 'rb') as file:\n    if b'scheduler.json' in file.read():\n        atexit.register(linger)\n";
+    // It closes, and then does not end. Dask lets a second signal end it while it closes, and ours may come that soon.
+    let text = "
+import atexit, signal, time
+usual = signal.signal
+def linger():
+    usual(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(3600)
+def lasting(number, handler):
+    return usual(number, signal.SIG_IGN if (number, handler) == (signal.SIGTERM, signal.SIG_DFL) else handler)
+with open('/proc/self/cmdline', 'rb') as file:
+    if b'scheduler.json' in file.read():
+        signal.signal = lasting
+        atexit.register(linger)
+";
     std::fs::write(slow.path().join("sitecustomize.py"), text).unwrap();
     let env = [("PYTHONPATH".to_owned(), slow.path().to_str().unwrap().to_owned())].into();
     let stage = Stage::start(DaskConfig { n_workers: Some(0), env, ..config }).await;
