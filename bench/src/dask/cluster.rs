@@ -73,6 +73,8 @@ impl Cluster {
     pub(super) fn start(saturation: Option<&str>, directory: &Path) -> anyhow::Result<Self> {
         let dask = dask()?;
         let file = directory.join(format!("scheduler-{}.json", saturation.unwrap_or("default")));
+        // That of the cluster before would be taken for this one's.
+        drop(fs::remove_file(&file));
         let mut scheduler = command(&dask, saturation);
         scheduler.args(["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]);
         scheduler.arg("--scheduler-file").arg(&file).arg("--preload").arg(sources().join("probe.py"));
