@@ -13,6 +13,7 @@ use std::{
 
 use remuda::{
     Cluster, ClusterClass, Error, ErrorKind, Interrupts, Registry, TaskRunner,
+    adaptive::AdaptConfig,
     config::Mode,
     dask::Address,
     ledger::{Item, state_dir},
@@ -61,7 +62,8 @@ pub(super) fn start(args: &StartArgs, screen: &Screen) -> Result<ExitCode, Failu
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|e| Failure { code: 3, text: format!("error: no threads for the program: {e}") })?;
     let stop = listen(&runtime, screen)?;
-    let result = runtime.block_on(hold(&runner, args, screen, stop));
+    let adapt = if let Mode::Temporary { adapt, .. } = &config.mode { adapt.clone() } else { None };
+    let result = runtime.block_on(hold((&runner, adapt), args, screen, stop));
     let remaining = remuda::join_all(CLOSE);
     runtime.shutdown_background();
     remaining.iter().for_each(|what| screen.lines(&format!("warning: still there: {what}")));
@@ -96,7 +98,13 @@ fn left() -> Failure {
     Failure { code: 3, text: "error: not everything was removed\n  hint: `remuda gc` removes what this program cannot".into() }
 }
 
-async fn hold(runner: &TaskRunner, args: &StartArgs, screen: &Screen, stop: impl Future<Output = ()>) -> Result<ExitCode, Failure> {
+/// `adapt`: how the configuration says that it adapts.
+async fn hold(
+    (runner, mut adapt): (&TaskRunner, Option<AdaptConfig>),
+    args: &StartArgs,
+    screen: &Screen,
+    stop: impl Future<Output = ()>,
+) -> Result<ExitCode, Failure> {
     let mut stop = std::pin::pin!(stop);
     let say = |text: &str| {
         if !args.quiet {
@@ -120,8 +128,6 @@ async fn hold(runner: &TaskRunner, args: &StartArgs, screen: &Screen, stop: impl
         say(&format!("{} `{}` is there after {:.1} s; Ctrl-C closes it", cluster.class(), cluster.name(), begin.elapsed().as_secs_f64()));
         let (address, security) = (&published.address, &published.security);
         let obeying = async {
-            // As it was said last, also after somebody said a number.
-            let mut adapt = cluster.status().adapt.map(|adapt| adapt.config);
             loop {
                 let error = super::scale::obey(&cluster, &mut adapt, address, security.clone(), screen).await;
                 tracing::debug!(%error, "requests cannot be received");

@@ -1,7 +1,7 @@
 //! `remuda cluster scale`, and the other end of it inside `remuda cluster start`.
 //!
 //! Both talk through the metadata of the scheduler, under the key `remuda`, each writing a key of its own:
-//! - `holder`, by `start`: `{name, class, adaptive}`, as long as it holds the cluster; with `minimum` and `maximum` where it is adaptive;
+//! - `holder`, by `start`: `{name, class, adaptive}`, as long as it holds the cluster; with `minimum` and `maximum`, as they hold, where it is adaptive;
 //! - `request`, by `scale`: `{id, workers}` or `{id, adapt}`, a map of the bounds that were said;
 //! - `refused`, by `start`: `{id, reason}` of a request that cannot be carried out;
 //! - `heard`, by `start`: the id of the request that was answered.
@@ -24,9 +24,13 @@ use remuda::{
             value::{get, map, text},
         },
     },
+    manager::ClusterEvent,
     security::Security,
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::broadcast::error::RecvError,
+    time::{sleep, timeout},
+};
 
 use crate::{args::At, failure::Failure, output, screen::Screen, workers};
 
@@ -167,8 +171,8 @@ fn bounded(known: Option<&AdaptConfig>, bounds: &Bounds) -> Result<AdaptConfig> 
     config.check().map(|()| config)
 }
 
-/// Says that the cluster is held, and does what is asked. Returns only with an error: the scheduler does not answer. `adapt`: how it adapts,
-/// or did before somebody said a number.
+/// Says that the cluster is held, and does what is asked. Returns only with an error: the scheduler does not answer. `adapt`: how it was
+/// told to adapt, also where somebody has said a number since. A bound that nobody said is not in it: that is the class's affair.
 pub(super) async fn obey(
     cluster: &Cluster,
     adapt: &mut Option<AdaptConfig>,
@@ -194,13 +198,16 @@ pub(super) async fn obey(
                         Ok(None)
                     }
                     Some(Wish::Adapt(bounds)) => {
-                        let begun = bounded(adapt.as_ref(), &bounds).and_then(|config| cluster.adapt(config.clone()).map(|()| config));
-                        begun.map(|config| Some(&*adapt.insert(config)))
+                        let begun = begin(cluster, bounded(adapt.as_ref(), &bounds)).await;
+                        begun.map(|(said, holds)| {
+                            *adapt = Some(said);
+                            Some(holds)
+                        })
                     }
                     None => Err(Error::new(ErrorKind::ConfigInvalid, "it does not know such a request; use the same version of `remuda`")),
                 };
                 match begun {
-                    Ok(adapt) => hold(&mut rpc, cluster, adapt).await?,
+                    Ok(holds) => hold(&mut rpc, cluster, holds.as_ref()).await?,
                     Err(error) => {
                         write(&mut rpc, "refused", map([("id", done.clone()), ("reason", error.message().into())])).await?;
                     }
@@ -213,6 +220,24 @@ pub(super) async fn obey(
     let result: Result<std::convert::Infallible> = result.await;
     let Err(error) = result;
     error
+}
+
+/// Returns what was said, and with which bounds it holds: where nobody says a maximum, a class may have one.
+async fn begin(cluster: &Cluster, config: Result<AdaptConfig>) -> Result<(AdaptConfig, AdaptConfig)> {
+    let (config, mut events) = (config?, cluster.events());
+    cluster.adapt(config.clone())?;
+    let begun = timeout(ANSWER / 2, async {
+        loop {
+            match events.recv().await {
+                Ok(ClusterEvent::Adapting(holds)) => return Some(holds),
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    });
+    // Missed among too many events, it is in the status all the same.
+    let holds = begun.await.ok().flatten().or_else(|| cluster.status().adapt.map(|adapt| adapt.config));
+    Ok((config.clone(), holds.unwrap_or(config)))
 }
 
 async fn hold(rpc: &mut Rpc, cluster: &Cluster, adapt: Option<&AdaptConfig>) -> Result<()> {

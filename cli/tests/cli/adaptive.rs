@@ -3,6 +3,7 @@
 use std::{fs, process::Command};
 
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::{dask, harness::Place};
 
@@ -128,4 +129,25 @@ with Client(sys.argv[1], timeout=30) as client:
     held.signal(Signal::INT);
     let said = ["(start +", "adaptive scaling is over: 1 worker wanted", "follows the work: 1 to 2 workers", "cluster closed"];
     held.end().code(0).says(&said);
+}
+
+/// A bound that nobody has said is the class's: it holds, and gives way to who says more.
+#[test]
+fn the_maximum_of_a_class_is_told_and_is_no_wish() {
+    if !dask::can_run("the_maximum_of_a_class_is_told_and_is_no_wish") {
+        return;
+    }
+    let place = dask::place(&[]);
+    // One such worker is enough for any machine.
+    let wide = ["--kwarg", "threads_per_worker=1024", "--kwarg", "name=barn", "--adapt", "0.."];
+    let mut held = place.start(&[&["cluster", "start", "--cluster-class", "local::DaskCluster"], &wide[..]].concat());
+    let address = held.line();
+    let scale = |flag: &str, wish: &str| place.remuda(&["cluster", "scale", &address, flag, wish]);
+    scale("--adapt", "2..").code(0).says(&["barn: the number of workers follows the work: 2 to 2 workers"]);
+    scale("--adapt", "0..").code(0).says(&["barn: the number of workers follows the work: 0 to 1 worker\n"]);
+    scale("-n", "0").code(0).says(&["adaptive scaling is over"]);
+    let json = place.remuda(&["cluster", "scale", &address, "--adapt", "..", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&json.code(0).out).unwrap(), json!({"name": "barn", "minimum": 0, "maximum": 1}));
+    held.signal(Signal::INT);
+    held.end().code(0).says(&["follows the work: 0 to 1 worker\n", "cluster closed"]);
 }
