@@ -50,9 +50,14 @@ pub(crate) fn spent(reason: &Reason) -> Option<String> {
 
 /// Between which bounds the number follows the work.
 pub(crate) fn bounds(config: &AdaptConfig) -> String {
+    format!("the number of workers follows the work: {}", range(config))
+}
+
+/// `0 to 10 workers`.
+pub(crate) fn range(config: &AdaptConfig) -> String {
     let least = config.minimum.unwrap_or(0);
     let most = config.maximum.map_or("any number of workers".to_owned(), |most| of(u64::from(most), "worker"));
-    format!("the number of workers follows the work: {least} to {most}")
+    format!("{least} to {most}")
 }
 
 /// A decision that changes something.

@@ -8,7 +8,7 @@ use remuda::{
 };
 use serde_json::json;
 
-use crate::{args::At, failure::Failure, output};
+use crate::{args::At, failure::Failure, output, workers};
 
 /// A worker and its address.
 pub(super) type Worker = (String, WorkerIdentity);
@@ -46,6 +46,8 @@ pub(super) async fn status(at: &At) -> Result<ExitCode, Failure> {
     let (identity, workers) = look(&mut rpc).await?;
     let versions = rpc.versions().await?;
     let tasks = tasks(&mut rpc).await?;
+    // Where a site lets nobody read the metadata, there is the rest.
+    let adapt = super::scale::read(&mut rpc, "holder").await.ok().and_then(|holder| super::scale::bounds(&holder));
     let dashboard = dashboard(at, &identity);
     let sum = |count: fn(&WorkerIdentity) -> u64| workers.iter().map(|(_, worker)| count(worker)).sum::<u64>();
     let (threads, memory, limit) = (sum(|w| w.nthreads), sum(|w| w.memory), sum(|w| w.memory_limit));
@@ -55,11 +57,13 @@ pub(super) async fn status(at: &At) -> Result<ExitCode, Failure> {
             "versions": {"distributed": versions.distributed, "dask": versions.dask, "python": versions.python},
             "workers": workers.len(), "threads": threads,
             "memory": {"used": memory, "limit": limit}, "tasks": tasks,
+            "adaptive": adapt.map(|adapt| json!({"minimum": adapt.minimum, "maximum": adapt.maximum})),
         }));
     }
+    let scaling = adapt.map_or(String::new(), |adapt| format!("scaling    adaptive, {}\n", workers::range(&adapt)));
     let states: Vec<_> = tasks.iter().filter(|(_, count)| **count > 0).map(|(state, count)| format!("{count} {state}")).collect();
     let text = format!(
-        "address    {}\ndashboard  {}\nversions   distributed {}, Python {}\nworkers    {}, {threads} threads\nmemory     {} of {}\ntasks      {}\n",
+        "address    {}\ndashboard  {}\nversions   distributed {}, Python {}\nworkers    {}, {threads} threads\n{scaling}memory     {} of {}\ntasks      {}\n",
         identity.address.as_deref().unwrap_or(&at.address),
         dashboard.as_deref().unwrap_or("none"),
         versions.distributed,

@@ -102,7 +102,7 @@ pub(super) async fn scale(at: &At, wish: &Wish, screen: &Screen) -> Result<ExitC
         return Err(error.with_context("address", &at.address).with_hint(hint).into());
     };
     // Taken when nobody has said a number yet: the number ends it.
-    let adaptive = get(&holder, "adaptive").and_then(Value::as_bool).unwrap_or(false);
+    let adaptive = bounds(&holder).is_some();
     ask(&mut rpc, wish, &name).await?;
     // Also with --json: what is told here is for people, on standard error.
     if matches!(wish, Wish::Workers(0)) {
@@ -118,17 +118,22 @@ pub(super) async fn scale(at: &At, wish: &Wish, screen: &Screen) -> Result<ExitC
             format!("{name}: {workers} {} wanted{}", if *workers == 1 { "worker" } else { "workers" }, over.unwrap_or_default())
         }
         Wish::Adapt(_) => {
-            let holder = read(&mut rpc, "holder").await?;
-            let side = |name| get(&holder, name).and_then(Value::as_u64).and_then(|count| u32::try_from(count).ok());
-            let (minimum, maximum) = (side("minimum"), side("maximum"));
+            let holds = bounds(&read(&mut rpc, "holder").await?).unwrap_or_default();
             if at.json {
-                return output::json(&serde_json::json!({"name": name, "minimum": minimum.unwrap_or(0), "maximum": maximum}));
+                return output::json(&serde_json::json!({"name": name, "minimum": holds.minimum.unwrap_or(0), "maximum": holds.maximum}));
             }
-            format!("{name}: {}", workers::bounds(&AdaptConfig { minimum, maximum, ..AdaptConfig::default() }))
+            format!("{name}: {}", workers::bounds(&holds))
         }
     };
     screen.lines(&lines);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Between which bounds the holder says that its cluster scales. `None`: not at all, or nobody holds it.
+pub(super) fn bounds(holder: &Value) -> Option<AdaptConfig> {
+    get(holder, "adaptive").and_then(Value::as_bool).filter(|adaptive| *adaptive)?;
+    let side = |name| get(holder, name).and_then(Value::as_u64).and_then(|count| u32::try_from(count).ok());
+    Some(AdaptConfig { minimum: Some(side("minimum").unwrap_or(0)), maximum: side("maximum"), ..AdaptConfig::default() })
 }
 
 /// Returns when the holder does it.
@@ -249,7 +254,7 @@ async fn hold(rpc: &mut Rpc, cluster: &Cluster, adapt: Option<&AdaptConfig>) -> 
     write(rpc, "holder", map(holder)).await
 }
 
-async fn read(rpc: &mut Rpc, key: &str) -> Result<Value> {
+pub(super) async fn read(rpc: &mut Rpc, key: &str) -> Result<Value> {
     let keys = Value::Array(vec!["remuda".into(), key.into()]);
     // Not nil, which would be no default.
     let answer = rpc.call("get_metadata", [("keys", keys), ("default", false.into())]).await?;

@@ -148,6 +148,13 @@ fn the_maximum_of_a_class_is_told_and_is_no_wish() {
     scale("-n", "0").code(0).says(&["adaptive scaling is over"]);
     let json = place.remuda(&["cluster", "scale", &address, "--adapt", "..", "--json"]);
     assert_eq!(serde_json::from_str::<Value>(&json.code(0).out).unwrap(), json!({"name": "barn", "minimum": 0, "maximum": 1}));
+    let status = |args: &[&str]| place.remuda(&[&["cluster", "status", &address], args].concat()).code(0).out.clone();
+    let adaptive = || serde_json::from_str::<Value>(&status(&["--json"])).unwrap()["adaptive"].clone();
+    assert_eq!(adaptive(), json!({"minimum": 0, "maximum": 1}));
+    assert!(status(&[]).contains("\nscaling    adaptive, 0 to 1 worker\n"), "{}", status(&[]));
+    scale("-n", "0").code(0);
+    assert_eq!(adaptive(), Value::Null);
+    assert!(!status(&[]).contains("scaling"), "{}", status(&[]));
     held.signal(Signal::INT);
     held.end().code(0).says(&["follows the work: 0 to 1 worker\n", "cluster closed"]);
 }
