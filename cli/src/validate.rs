@@ -28,7 +28,7 @@ pub(crate) struct Checked {
 /// Flow file and configuration, with the mistakes of both.
 pub(crate) fn check(flow: &Path, params: &[String], settings: &Settings) -> Result<Checked, Failure> {
     let (layer, plan) = FlowPlan::read_parts(flow, params);
-    let runner = settings.loader(layer).load().and_then(|config| Ok((TaskRunner::from_config(&config)?, config)));
+    let runner = TaskRunner::builder().load(settings.loader(layer));
     match (plan, runner) {
         (Ok(plan), Ok((runner, config))) => Ok(Checked { plan, config, runner }),
         (plan, runner) => Err(Failure::all(plan.err().into_iter().chain(runner.err()).map(Failure::from).collect())),

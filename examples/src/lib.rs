@@ -31,15 +31,15 @@ pub mod inc_dec_add;
 /// # Errors
 /// Every mistake in these, at once.
 pub fn runner(defaults: Kwargs) -> anyhow::Result<TaskRunner> {
-    let config = Loader::from_process().flags(&flags(std::env::args().skip(1))?).load()?;
-    let builder = TaskRunner::builder().config(&config);
+    let loader = Loader::from_process().flags(&flags(std::env::args().skip(1))?);
+    let (runner, config) = TaskRunner::builder().load(loader)?;
     Ok(match &config.mode {
         Mode::Temporary { kwargs, .. } => {
             let mut all = defaults;
             all.merge(kwargs.clone());
-            builder.cluster_kwargs(all).build()?
+            TaskRunner::builder().config(&config).cluster_kwargs(all).build()?
         }
-        Mode::Existing { .. } => builder.build()?,
+        Mode::Existing { .. } => runner,
     })
 }
 

@@ -8,12 +8,13 @@ use remuda_core::{
     cluster::ClusterOptions,
     error::{Error, ErrorKind, Result},
     kwargs::Kwargs,
+    manager::ClusterManager,
 };
 use remuda_registry::Registry;
 use tokio::sync::Mutex;
 
 use crate::{
-    config::{self, Address, ClientConfig, DEFAULT_CLASS, Loader, RunConfig},
+    config::{self, Address, ClientConfig, DEFAULT_CLASS, Loader, RunConfig, Wrong},
     connect,
     runner::{Inner, Mode, Scope, TaskRunner},
 };
@@ -66,11 +67,11 @@ impl TaskRunner {
     /// # Errors
     /// Every mistake in the configuration, at once, each with its place.
     pub fn load() -> Result<Self> {
-        let config = Loader::from_process().load()?;
+        let (runner, config) = Self::builder().load(Loader::from_process())?;
         for notice in &config.notices {
             tracing::warn!("{notice}");
         }
-        Self::from_config(&config)
+        Ok(runner)
     }
 
     /// As a file says, `remuda.yaml` or `remuda.toml` by form, and nothing else.
@@ -83,7 +84,7 @@ impl TaskRunner {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn from_file(path: impl Into<PathBuf>) -> Result<Self> {
-        Self::from_config(&Loader::new().file(path).load()?)
+        Ok(Self::builder().load(Loader::new().file(path))?.0)
     }
 
     /// As the environment says (`REMUDA_CLUSTER_CLASS`, `REMUDA_CLUSTER_KWARGS`, `REMUDA_ADDRESS`), and nothing else.
@@ -91,7 +92,7 @@ impl TaskRunner {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn from_env() -> Result<Self> {
-        Self::from_config(&Loader::new().process_env().load()?)
+        Ok(Self::builder().load(Loader::new().process_env())?.0)
     }
 
     /// As a configuration says that was put together by hand: see [`Loader`].
@@ -155,19 +156,45 @@ impl Builder {
     }
 
     /// The mode of a configuration, in place of what was said before. [`build`](Self::build) then tells where each value was set.
-    pub fn config(mut self, config: &RunConfig) -> Self {
-        (self.class, self.kwargs, self.address) = match &config.mode {
-            config::Mode::Temporary { class, kwargs, .. } => (Some(class.as_str().into()), kwargs.clone(), None),
-            config::Mode::Existing { address } => (None, Kwargs::new(), Some(address.to_string())),
+    pub fn config(self, config: &RunConfig) -> Self {
+        let mut builder = self.mode(&config.mode);
+        builder.client = Client::Parsed(Box::new(config.client.clone()));
+        builder.config = Some(config.clone());
+        builder
+    }
+
+    fn mode(mut self, mode: &config::Mode) -> Self {
+        (self.class, self.kwargs, self.address, self.adapting) = match mode {
+            config::Mode::Temporary { class, kwargs, adapt } => (Some(class.as_str().into()), kwargs.clone(), None, adapt.clone()),
+            config::Mode::Existing { address } => (None, Kwargs::new(), Some(address.to_string()), None),
         };
         self.adapt = None;
-        self.adapting = match &config.mode {
-            config::Mode::Temporary { adapt, .. } => adapt.clone(),
-            config::Mode::Existing { .. } => None,
-        };
-        self.client = Client::Parsed(Box::new(config.client.clone()));
-        self.config = Some(config.clone());
         self
+    }
+
+    /// The runner for a configuration, in place of what was said before of class, address and their keywords; and the configuration.
+    ///
+    /// ```no_run
+    /// use remuda::{Registry, TaskRunner, config::Loader};
+    ///
+    /// let registry = Registry::with_builtins(); // and classes of your own
+    /// let (runner, config) = TaskRunner::builder().registry(registry).load(Loader::from_process())?;
+    /// # Ok::<(), remuda::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Every mistake in the configuration, the class's complaints about its keywords among them, at once, each with its place.
+    pub fn load(self, loader: Loader) -> Result<(TaskRunner, RunConfig)> {
+        let draft = loader.draft()?;
+        let mut builder = match &draft.mode {
+            Some(mode) => self.mode(mode),
+            None => Self { adapt: None, adapting: None, address: None, kwargs: Kwargs::new(), ..self }.cluster(unknown()),
+        };
+        builder.client = Client::Parsed(Box::new(draft.client.clone()));
+        match builder.checked() {
+            Ok(runner) => Ok((runner, draft.whole()?)),
+            Err(wrong) => Err(config::explain(&draft.settings, draft.mistakes, &wrong)),
+        }
     }
 
     /// The runner. Everything that can be checked without creating anything is checked here.
@@ -177,44 +204,60 @@ impl Builder {
     /// adaptive scaling beside an address.
     pub fn build(mut self) -> Result<TaskRunner> {
         match self.config.take() {
-            Some(config) => self.checked().map_err(|error| config.explain(&error)),
-            None => self.checked(),
+            Some(config) => self.checked().map_err(|wrong| config.explain(&wrong)),
+            None => self.checked().map_err(config::together),
         }
     }
 
-    fn checked(self) -> Result<TaskRunner> {
-        self.check_mode()?;
+    fn checked(self) -> Result<TaskRunner, Vec<Wrong>> {
+        let mut wrong = Vec::new();
+        note(&mut wrong, "", self.check_mode());
         let adapt = match self.adapt {
-            Some(kwargs) => Some(AdaptConfig::parse(kwargs).map_err(|error| error.under("adapt_kwargs"))?),
+            Some(kwargs) => note(&mut wrong, "adapt_kwargs", AdaptConfig::parse(kwargs)),
             None => self.adapting,
         };
         let client = match self.client {
-            Client::Kwargs(kwargs) => ClientConfig::parse(kwargs).map_err(|error| error.under("client_kwargs"))?,
-            Client::Parsed(client) => *client,
+            Client::Kwargs(kwargs) => note(&mut wrong, "client_kwargs", ClientConfig::parse(kwargs)),
+            Client::Parsed(client) => Some(*client),
         };
-        let security = client.certificates().map_err(|error| error.under("client_kwargs"))?;
+        let security = client.as_ref().and_then(|client| note(&mut wrong, "client_kwargs", client.certificates())).flatten();
         // A configuration has read it by now.
-        let file = if self.address.is_none() && self.class.is_none() { client.scheduler_file.as_deref() } else { None };
+        let classed = self.class.is_some();
+        let file = client.as_ref().filter(|_| self.address.is_none() && !classed).and_then(|client| client.scheduler_file.as_deref());
         let address = match (&self.address, file) {
             (Some(address), _) => Some(Address::parse(address).map_err(|text| format!("address: {text}"))),
             (None, Some(file)) => Some(config::read_scheduler_file(file).map_err(|text| format!("client_kwargs.scheduler_file: {text}"))),
             (None, None) => None,
         };
+        let registry = self.registry.unwrap_or_else(Registry::with_builtins);
+        let (class, kwargs) = (self.class.unwrap_or_else(|| DEFAULT_CLASS.into()), self.kwargs);
+        if classed || address.is_none() {
+            // Made again for each run; here for its complaints.
+            match registry.prepare(&class, kwargs.clone()) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::UnknownClass => wrong.push(("cluster_class", error)),
+                Err(error) => wrong.push(("cluster_kwargs", error)),
+            }
+        }
         let mode = match address {
             Some(address) => {
-                let address = address.map_err(|text| Error::new(ErrorKind::ConfigInvalid, text))?;
-                config::check_security(&address, &client)?;
-                Mode::Existing { address, security: security.clone() }
+                let address = note(&mut wrong, "", address.map_err(|text| Error::new(ErrorKind::ConfigInvalid, text)));
+                if let (Some(address), Some(client)) = (&address, &client) {
+                    note(&mut wrong, "", config::check_security(address, client));
+                }
+                address.map(|address| Mode::Existing { address, security: security.clone() })
             }
-            None => Mode::Temporary { class: self.class.unwrap_or_else(|| DEFAULT_CLASS.into()), kwargs: self.kwargs },
+            None => Some(Mode::Temporary { class, kwargs }),
         };
-        let registry = self.registry.unwrap_or_else(Registry::with_builtins);
         let (mut options, scope) = (self.options, self.scope);
         options.adapt = adapt.or(options.adapt);
-        options.connect = connect::with_dask(options.connect, &client, security, matches!(mode, Mode::Temporary { .. }));
-        let runner = TaskRunner(Arc::new(Inner { mode, registry, options, scope, shared: Mutex::default() }));
-        runner.recipe()?; // made again for each run; here for its complaints
-        Ok(runner)
+        match (mode, client, wrong) {
+            (Some(mode), Some(client), nothing) if nothing.is_empty() => {
+                options.connect = connect::with_dask(options.connect, &client, security, matches!(mode, Mode::Temporary { .. }));
+                Ok(TaskRunner(Arc::new(Inner { mode, registry, options, scope, shared: Mutex::default() })))
+            }
+            (_, _, wrong) => Err(wrong),
+        }
     }
 
     fn check_mode(&self) -> Result<()> {
@@ -230,4 +273,16 @@ impl Builder {
         let text = format!("{} beside `address` ({address}): a run has one cluster, made for it or there already", beside.join(", "));
         Err(Error::new(ErrorKind::ConfigInvalid, text).with_hint("leave out the one or the other"))
     }
+}
+
+/// What is right; and what is not is kept.
+fn note<T>(wrong: &mut Vec<Wrong>, root: &'static str, result: Result<T>) -> Option<T> {
+    result.map_err(|error| wrong.push((root, error))).ok()
+}
+
+/// Stands where nobody knows which class is meant, and finds nothing wrong with any keyword.
+fn unknown() -> ClassRef {
+    ClassRef::from_fn("unknown", |_: Kwargs| -> Result<Box<dyn ClusterManager>> {
+        Err(Error::new(ErrorKind::ConfigInvalid, "which cluster class is meant is not known"))
+    })
 }

@@ -38,7 +38,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 pub(super) fn start(args: &StartArgs, screen: &Screen) -> Result<ExitCode, Failure> {
     logging::init(screen, args.quiet, Explain::new(args.explain_scaling.as_deref(), screen)?)?;
-    let config = args.loader().load()?;
+    let (runner, config) = TaskRunner::builder().load(args.loader())?;
     let say = |text: &str| {
         if !args.quiet {
             screen.lines(text)
@@ -52,7 +52,6 @@ pub(super) fn start(args: &StartArgs, screen: &Screen) -> Result<ExitCode, Failu
     if let Some(path) = &args.scheduler_file {
         try_place(path).map_err(|error| misplaced(path, &error))?;
     }
-    let runner = TaskRunner::from_config(&config)?;
     if let Mode::Temporary { class, .. } = &config.mode
         && Registry::with_builtins().describe(class).is_ok_and(|class| class.path == LocalCluster::PATH)
     {

@@ -38,6 +38,23 @@ fn a_class_checks_its_kwargs_and_says_where_they_were_set() {
 }
 
 #[test]
+fn bounds_that_are_wrong_hide_no_keyword_that_is() {
+    let place = Place::new(&[("flow.yaml", FLOW), ("remuda.yaml", "cluster_kwargs: {n_wrokers: 4}\nclient_kwargs: {tmeout: 1}\n")]);
+    for command in [&["run", "flow.yaml"][..], &["validate", "flow.yaml"], &["cluster", "start"]] {
+        let text = refused(&place, &[command, &["--adapt", "9..3", "--kwarg", "processes=maybe"]].concat());
+        for words in [
+            "error: 4 mistakes:",
+            "--adapt: adapt_kwargs.minimum: `minimum` (9) is more than `maximum` (3)",
+            "remuda.yaml:2:17: client_kwargs.tmeout: unknown key; did you mean `timeout`?",
+            "remuda.yaml:1:18: cluster_kwargs.n_wrokers: unknown key; did you mean `n_workers`?",
+            "--kwarg: cluster_kwargs.processes: expected boolean, found string \"maybe\"",
+        ] {
+            assert!(text.contains(words), "{words:?} is missing in\n{text}");
+        }
+    }
+}
+
+#[test]
 fn classes_that_are_not_there() {
     let place = Place::new(&[("flow.yaml", FLOW)]);
     for (class, words) in [

@@ -61,6 +61,8 @@ pub struct Layer {
     pub(crate) settings: Vec<Setting>,
     pub(crate) mistakes: Mistakes,
     pub(crate) notices: Vec<String>,
+    /// It says in vain which class or address is meant: what keywords are right cannot be known.
+    pub(crate) unclear: bool,
 }
 
 impl Layer {
@@ -104,6 +106,7 @@ impl Layer {
             other => {
                 let text = format!("expected a mapping with {}, found {}", KEYS.join(", "), type_name(other));
                 layer.mistakes.add(place(&KeyPath::default(), At::Value).to_string(), root.to_string(), text);
+                layer.unclear = true;
             }
         }
         layer
@@ -152,6 +155,7 @@ impl Layer {
                 Some(text) if text.trim().is_empty() => {
                     let what = key.trim_start_matches("cluster_");
                     layer.mistakes.add(flag, "", format!("the {what} is empty: write {flag} {example}, or leave the flag out"));
+                    layer.unclear = true;
                 }
                 Some(text) => layer.set(key, text.clone().into(), &|_, _| Origin::Flag(flag)),
                 None => {}
@@ -178,16 +182,25 @@ impl Layer {
     /// Takes a key apart: one setting for each keyword argument, so that a higher layer replaces them one by one.
     pub(crate) fn set(&mut self, key: &str, value: Value, origin: &dyn Fn(&KeyPath, At) -> Origin) {
         let path = KeyPath::from([key]);
+        let meant = nearest(key, KEYS);
+        let mut unclear = false;
         let mut wrong = |at, text: String| self.mistakes.add(origin(&path, at).to_string(), key, text);
         match (key, &value) {
-            (key, _) if !KEYS.contains(&key) => wrong(At::Key, format!("unknown key{}", did_you_mean(key, KEYS))),
+            (key, _) if !KEYS.contains(&key) => {
+                unclear = matches!(meant, Some("cluster_class" | "address"));
+                wrong(At::Key, format!("unknown key{}", did_you_mean(key, KEYS)));
+            }
             ("cluster_class" | "address", Value::Null) => {}
             ("cluster_class" | "address", Value::String(text)) if text.trim().is_empty() => {}
             ("cluster_class" | "address", Value::String(_)) => self.push(path.clone(), value, origin(&path, At::Key)),
             ("cluster_class", other) => {
+                unclear = true;
                 wrong(At::Value, format!("expected the name of a class like \"local::LocalCluster\", found {} {other}", type_name(other)));
             }
-            ("address", other) => wrong(At::Value, format!("expected a text like \"tcp://host:8786\", found {} {other}", type_name(other))),
+            ("address", other) => {
+                unclear = true;
+                wrong(At::Value, format!("expected a text like \"tcp://host:8786\", found {} {other}", type_name(other)));
+            }
             (_, Value::Null) => self.push(path.clone(), Value::Null, origin(&path, At::Key)),
             (_, Value::Object(members)) => {
                 let members = members.clone();
@@ -199,6 +212,7 @@ impl Layer {
             }
             (_, other) => wrong(At::Value, format!("expected a mapping, found {} {other}", type_name(other))),
         }
+        self.unclear |= unclear;
     }
 
     fn push(&mut self, key: KeyPath, value: Value, origin: Origin) {

@@ -11,8 +11,9 @@ use remuda_core::error::{Error, ErrorKind};
 use super::{
     RunConfig,
     document::{Document, Format, KeyPath},
+    draft::Draft,
     layer::{Flags, Layer},
-    merge::resolve,
+    merge::draft,
 };
 
 /// The names under which a configuration file is found.
@@ -92,18 +93,22 @@ impl Loader {
         self
     }
 
-    /// Reads and merges.
+    /// Reads and merges. What the class thinks of its keywords is not asked: [`Builder::load`](crate::Builder::load) tells that, too.
     ///
     /// # Errors
     /// [`ErrorKind::ConfigInvalid`]: a file that is named but cannot be read, two files where one is looked for, a file that is not
-    /// what it should be, and everything [`resolve`] finds.
+    /// what it should be, and everything [`resolve`](super::resolve) finds.
     pub fn load(self) -> Result<RunConfig, Error> {
+        self.draft()?.whole()
+    }
+
+    pub(crate) fn draft(self) -> Result<Draft, Error> {
         let file = match self.find()? {
             Some(path) => Layer::from_document(&read(&path)?, &KeyPath::default()),
             None => Layer::new(),
         };
         let [prefect, env] = Layer::from_environment(&self.env);
-        resolve(vec![file, self.flow, prefect, env, self.flags, self.code])
+        Ok(draft(vec![file, self.flow, prefect, env, self.flags, self.code]))
     }
 
     fn find(&self) -> Result<Option<PathBuf>, Error> {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use remuda_core::{
     adaptive::AdaptConfig,
-    error::{Error, ErrorKind},
+    error::Error,
     kwargs::{Kwargs, is_secret, redacted},
 };
 use serde_json::{Map, Value};
@@ -13,6 +13,7 @@ use super::{
     Address, ClientConfig, DEFAULT_CLASS, Mode, RunConfig,
     client::read_scheduler_file,
     document::Step,
+    draft::{Draft, add_placed, origin_of},
     layer::{Layer, Origin, Setting, type_name},
     mistakes::Mistakes,
 };
@@ -20,8 +21,13 @@ use super::{
 /// Lowest layer first.
 ///
 /// # Errors
-/// [`ErrorKind::ConfigInvalid`] with everything that is wrong in any layer, and with the result.
+/// [`ErrorKind::ConfigInvalid`](remuda_core::error::ErrorKind::ConfigInvalid) with everything that is wrong in any layer, and with the result.
 pub fn resolve(layers: Vec<Layer>) -> Result<RunConfig, Error> {
+    draft(layers).whole()
+}
+
+/// The same as far as it goes, so that what else may be wrong can be told with it.
+pub(crate) fn draft(layers: Vec<Layer>) -> Draft {
     let mut merge = Merge::default();
     for layer in layers {
         merge.put(layer);
@@ -34,6 +40,7 @@ struct Merge {
     settings: Vec<Setting>,
     mistakes: Mistakes,
     notices: Vec<String>,
+    unclear: bool,
 }
 
 impl Merge {
@@ -46,6 +53,7 @@ impl Merge {
             }
         }
         self.mistakes.extend(layer.mistakes);
+        self.unclear |= layer.unclear;
         self.notices.extend(layer.notices);
         for setting in layer.settings {
             self.assign(setting);
@@ -106,39 +114,39 @@ impl Merge {
         tree
     }
 
-    fn finish(mut self) -> Result<RunConfig, Error> {
+    fn finish(mut self) -> Draft {
         let kwargs = self.kwargs("cluster_kwargs").unwrap_or_default();
         let adapt = self.kwargs("adapt_kwargs").and_then(|kwargs| self.checked("adapt_kwargs", AdaptConfig::parse(to_kwargs(kwargs))));
         let client = self.kwargs("client_kwargs").unwrap_or_default();
-        let client = self.checked("client_kwargs", ClientConfig::parse(to_kwargs(client))).unwrap_or_default();
+        let named = client.contains_key("scheduler_file");
+        let client = self.checked("client_kwargs", ClientConfig::parse(to_kwargs(client)));
         let text =
             |root: &str| self.live().find(|s| s.root() == root).and_then(|s| Some((s.value.as_str()?.trim().to_owned(), s.origin.clone())));
         let (class, address) = (text("cluster_class"), text("address"));
-        let file = self.scheduler_file(&client, class.as_ref().or(address.as_ref()).map(|(_, origin)| origin));
-        let mode = match (address, file) {
-            (Some((address, origin)), _) => {
-                let parsed = Address::parse(&address);
-                parsed
-                    .map(|address| Mode::Existing { address })
-                    .map_err(|error| self.mistakes.add(origin.to_string(), "address", error))
-                    .ok()
-            }
-            (None, Some(read)) => read.map(|address| Mode::Existing { address }),
+        let file = match &client {
+            Some(client) => self.scheduler_file(client, class.as_ref().or(address.as_ref()).map(|(_, origin)| origin)),
+            None => named.then_some(None),
+        };
+        let address = address.map(|(address, origin)| {
+            let parsed = Address::parse(&address);
+            parsed.map_err(|error| self.mistakes.add(origin.to_string(), "address", error)).ok()
+        });
+        let mode = match (class, address.or(file)) {
+            // An address beside it is a mistake by now.
+            (Some((class, _)), _) => Some(Mode::Temporary { class, kwargs: to_kwargs(kwargs), adapt }),
+            // Whether its certificates are there only `client_kwargs` can tell.
+            (None, Some(address)) => address.filter(|_| client.is_some()).map(|address| Mode::Existing { address }),
             (None, None) => {
-                let class = class.map_or_else(|| DEFAULT_CLASS.to_owned(), |(class, _)| class);
-                if self.live().all(|s| s.root() != "cluster_class") {
-                    let key = ["cluster_class"].into();
-                    self.settings.insert(0, Setting { key, value: class.clone().into(), origin: Origin::Default, dropped: None });
-                }
+                let class = DEFAULT_CLASS.to_owned();
+                let setting =
+                    Setting { key: ["cluster_class"].into(), value: class.clone().into(), origin: Origin::Default, dropped: None };
+                self.settings.insert(0, setting);
                 Some(Mode::Temporary { class, kwargs: to_kwargs(kwargs), adapt })
             }
         };
         self.client_notices(mode.as_ref());
-        let config = mode.map(|mode| RunConfig { mode, client, settings: self.settings, notices: self.notices });
-        match self.mistakes.or(config)? {
-            Some(config) => Ok(config),
-            None => Err(Error::new(ErrorKind::Unexpected, "a configuration without a mode and without a mistake")),
-        }
+        let mode = mode.filter(|_| !self.unclear);
+        Draft { mode, client: client.unwrap_or_default(), settings: self.settings, notices: self.notices, mistakes: self.mistakes }
     }
 
     /// `Some`: a scheduler file says where the cluster is; `Some(None)`: and that cannot be read.
@@ -206,31 +214,6 @@ fn put(members: &mut Map<String, Value>, keys: &[&str], value: &Value) -> Result
             other => Err(format!("`{key}` is a {}, so there is no `{}` in it", type_name(other), rest.join("."))),
         },
     }
-}
-
-/// Where the value that counts at `path` below `root` came from.
-fn origin_of<'a>(settings: &'a [Setting], root: &str, path: &str) -> Option<&'a Origin> {
-    let full = if root.is_empty() { path.to_owned() } else { format!("{root}.{path}") };
-    let covers = |s: &Setting| {
-        let key = s.key.to_string();
-        full == key || full.strip_prefix(&key).is_some_and(|rest| rest.starts_with(['.', '[']))
-    };
-    let live = settings.iter().filter(|s| s.dropped.is_none());
-    live.filter(|s| covers(s)).max_by_key(|s| s.key.0.len()).map(|s| &s.origin)
-}
-
-fn add_placed(mistakes: &mut Mistakes, settings: &[Setting], root: &str, error: &Error) {
-    for (path, text) in Mistakes::of(error) {
-        let place = origin_of(settings, root, &path).map(ToString::to_string).unwrap_or_default();
-        let key = [root, &path].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".");
-        mistakes.add(place, key, text);
-    }
-}
-
-pub(crate) fn place_mistakes(settings: &[Setting], root: &str, error: &Error) -> Error {
-    let mut mistakes = Mistakes::default();
-    add_placed(&mut mistakes, settings, root, error);
-    mistakes.or(()).err().map_or_else(|| error.clone(), |e| if let Some(hint) = error.hint() { e.with_hint(hint) } else { e })
 }
 
 pub(crate) fn show(config: &RunConfig, origins: bool) -> String {

@@ -81,7 +81,7 @@ impl Mistakes {
             None => m.problem.clone(),
         };
         match error.mistakes() {
-            [] => vec![(String::new(), error.to_string())],
+            [] => vec![(String::new(), error.hint().map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}")))],
             several => several.iter().map(|m| (m.path.clone(), text(m))).collect(),
         }
     }

@@ -22,6 +22,7 @@
 mod address;
 mod client;
 mod document;
+mod draft;
 mod layer;
 mod load;
 mod merge;
@@ -29,11 +30,7 @@ mod mistakes;
 mod prefect;
 pub(crate) mod yaml;
 
-use remuda_core::{
-    adaptive::AdaptConfig,
-    error::{Error, ErrorKind},
-    kwargs::Kwargs,
-};
+use remuda_core::{adaptive::AdaptConfig, error::Error, kwargs::Kwargs};
 
 pub use self::{
     address::Address,
@@ -46,6 +43,7 @@ pub use self::{
 };
 pub(crate) use self::{
     client::{check_security, read_scheduler_file},
+    draft::{Wrong, explain, together},
     layer::{split_assignment, type_name},
     load::read,
     mistakes::did_you_mean,
@@ -95,15 +93,9 @@ impl RunConfig {
         live.clone().find(|s| s.key.to_string() == key).or_else(|| live.clone().find(|s| s.root() == key)).map(|s| &s.origin)
     }
 
-    /// The class's complaint about its kwargs, or the client's about its own, with the place of each key.
-    pub(crate) fn explain(&self, error: &Error) -> Error {
-        let clients = |error: &Error| error.mistakes().iter().any(|mistake| mistake.path.starts_with("client_kwargs."));
-        match (error.kind(), self.origin("cluster_class")) {
-            (ErrorKind::UnknownClass, Some(origin)) => error.clone().with_context("set by", origin),
-            (ErrorKind::ConfigInvalid, _) if clients(error) => merge::place_mistakes(&self.settings, "", error),
-            (ErrorKind::ConfigInvalid, _) => merge::place_mistakes(&self.settings, "cluster_kwargs", error),
-            _ => error.clone(),
-        }
+    /// The class's complaint about its kwargs, the client's about its own, with the place of each key.
+    pub(crate) fn explain(&self, wrong: &[Wrong]) -> Error {
+        draft::explain(&self.settings, Mistakes::default(), wrong)
     }
 
     /// One line for each value: what it is, where it came from, and, if it does not count, why.

@@ -30,6 +30,7 @@ pub(crate) fn layer(env: &BTreeMap<String, String>) -> Layer {
                 "unknown executor \"{text}\": expected a LocalExecutor, LocalDaskExecutor or DaskExecutor; or set REMUDA_CLUSTER_CLASS"
             );
             layer.mistakes.add(format!("environment {CLASS}"), "", text);
+            layer.unclear = true;
         }
     }
     for unused in [ADDRESS, CLUSTER] {

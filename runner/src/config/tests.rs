@@ -286,8 +286,66 @@ fn a_class_s_complaints_get_their_places() {
     }
     let config = resolve(vec![file("cluster_kwargs:\n  n_worker: 4\n"), flags(None, &["n_workers=four"], None)]).unwrap();
     let Mode::Temporary { kwargs, .. } = &config.mode else { panic!() };
-    let error = config.explain(&kwargs.clone().parse::<Config>().unwrap_err());
+    let error = config.explain(&[("cluster_kwargs", kwargs.clone().parse::<Config>().unwrap_err())]);
     insta::assert_snapshot!(error);
+}
+
+/// What a runner says, which asks the class, too.
+fn refused(file: Layer, above: Layer) -> String {
+    crate::TaskRunner::builder().load(Loader::new().flow(file).code(above)).unwrap_err().to_string()
+}
+
+#[test]
+fn a_class_s_complaints_stand_beside_all_others() {
+    let text = "client_kwargs: {tmeout: 1}\ncluster_kwargs: {n_wrokers: 4, processes: maybe}\nadapt_kwargs: {maxmum: 2}\nother: 1\n";
+    insta::assert_snapshot!(refused(file(text), adapt("9..3")));
+    let certificates = "cluster_class: local::DaskCluster\nclient_kwargs: {security: {ca: /no/ca.pem}}\ncluster_kwargs: {n_wrokers: 4}\n";
+    insta::assert_snapshot!(refused(file(certificates), Layer::new()));
+    let unknown = "cluster_class: local::LocalClustre\ncluster_kwargs: {n_wrokers: 4}\nadapt_kwargs: {maxmum: 2}\n";
+    insta::assert_snapshot!(refused(file(unknown), Layer::new()));
+    let clash = "address: h:1\ncluster_class: local::LocalCluster\ncluster_kwargs: {n_wrokers: 4}\n";
+    insta::assert_snapshot!(refused(file(clash), Layer::new()));
+}
+
+#[test]
+fn no_class_is_asked_about_keywords_that_may_be_another_s() {
+    let kwargs = "adapt_kwargs: {maxmum: 2}\ncluster_kwargs: {cpu: 256}\n";
+    for class in ["cluster_clas: fargate::FargateCluster", "cluster_class: [fargate::FargateCluster]", "adress: tcp://h:1"] {
+        let text = refused(file(&format!("{class}\n{kwargs}")), Layer::new());
+        assert!(text.starts_with("2 mistakes:") && !text.contains("cpu"), "{text}");
+    }
+    let text = refused(file(kwargs), flags(Some(""), &[], None));
+    assert!(text.starts_with("2 mistakes:") && !text.contains("cpu"), "{text}");
+    // Nor is a certificate missed where `client_kwargs` could not be read, nor a class asked in place of the scheduler's file.
+    for elsewhere in ["address: tls://h:1\nclient_kwargs: {tmeout: 1}", "client_kwargs: {tmeout: 1, scheduler_file: s.json}"] {
+        let text = refused(file(elsewhere), Layer::new());
+        assert!(text.contains("did you mean `timeout`?") && !text.contains("mistakes:"), "{text}");
+    }
+}
+
+#[test]
+fn the_code_s_mistakes_are_told_together() {
+    let builder = || crate::TaskRunner::builder().adapt_kwargs(Kwargs::new().with("maxmum", 2));
+    let client = Kwargs::new().with("tmeout", 1);
+    let all = builder().cluster_kwargs(Kwargs::new().with("n_wrokers", 4)).client_kwargs(client).build().unwrap_err();
+    let paths: Vec<_> = all.mistakes().iter().map(|mistake| mistake.path.as_str()).collect();
+    assert_eq!(paths, ["adapt_kwargs.maxmum", "client_kwargs.tmeout", "cluster_kwargs.n_wrokers"], "{all}");
+    let unknown = builder().cluster("local::LocalClustre").build().unwrap_err().to_string();
+    assert!(unknown.contains("adapt_kwargs.maxmum") && unknown.contains("`cluster_class`: no cluster class is called"), "{unknown}");
+    let clash = builder().address("h:1").cluster("local::LocalCluster").cluster_kwargs(Kwargs::new().with("n_wrokers", 4)).build();
+    let clash = clash.unwrap_err().to_string();
+    for words in [
+        "4 mistakes",
+        "beside `address` (h:1)",
+        "leave out the one or the other",
+        "adapt_kwargs.maxmum",
+        "\"h:1\" has no protocol",
+        "cluster_kwargs.n_wrokers",
+    ] {
+        assert!(clash.contains(words), "{words} is missing in {clash}");
+    }
+    let one = builder().build().unwrap_err();
+    assert_eq!(one.mistakes()[0].path, "adapt_kwargs.maxmum");
 }
 
 #[test]
