@@ -259,7 +259,7 @@ mod tests {
 
     fn decided(at: u64, launch: u32, reason: Reason) -> Entry {
         let decision = Decision { desired: 4, launch, victims: vec![], cancelled: vec![], lost: 0, reason };
-        Entry::Decided(Decided { now: Duration::from_millis(at), load: Load::default(), fleet: Fleet::default(), decision })
+        Entry::Decided(Decided { number: 0, now: Duration::from_millis(at), load: Load::default(), fleet: Fleet::default(), decision })
     }
 
     #[test]

@@ -51,6 +51,11 @@ fn a_log_of_decisions_is_made_again_the_same() {
     let rest: String = log.lines().skip(1).map(|line| format!("{line}\n")).collect();
     fs::write(place.path().join("rest.jsonl"), rest).unwrap();
     place.remuda(&["explain-scaling", "rest.jsonl"]).code(2).says(&["rest.jsonl:1", "from its first line"]);
+    let gap = log.replacen("{\"decided\":{\"number\":2,", "{\"decided\":{\"number\":5,", 1);
+    fs::write(place.path().join("gap.jsonl"), gap).unwrap();
+    place.remuda(&["explain-scaling", "gap.jsonl"]).code(2).says(&["gap.jsonl:2: 3 lines of the log are missing before this one"]);
+    fs::write(place.path().join("two.jsonl"), log.repeat(2)).unwrap();
+    assert!(place.remuda(&["explain-scaling", "two.jsonl"]).code(0).out.ends_with("made again the same\n"), "one log behind the other");
     place.remuda(&["explain-scaling", "flow.yaml"]).code(2).says(&["flow.yaml:1", "not a line of a decision log"]);
     place.remuda(&["explain-scaling", "none"]).code(2).says(&["none: "]);
 

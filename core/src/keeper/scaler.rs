@@ -214,7 +214,7 @@ impl Scaler {
         let Some(decision) = self.guarded(|adaptive, state| adaptive.decide(state, now, &seen.load, &fleet)) else {
             return stay(&fleet);
         };
-        log.write(|| Entry::Decided(Decided { now, load: seen.load, fleet, decision: decision.clone() }));
+        log.write(|| Entry::Decided(Decided { number: 0, now, load: seen.load, fleet, decision: decision.clone() }));
         decision
     }
 
@@ -226,7 +226,7 @@ impl Scaler {
             log.write(|| self.begin());
         }
         let Some(decision) = self.guarded(|adaptive, state| adaptive.hold(state, now, &fleet)) else { return stay(&fleet) };
-        log.write(|| Entry::Held(Held { now, fleet, decision: decision.clone() }));
+        log.write(|| Entry::Held(Held { number: 0, now, fleet, decision: decision.clone() }));
         decision
     }
 

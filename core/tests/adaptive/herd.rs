@@ -133,7 +133,7 @@ impl Herd {
         let (state, decision) = self.adaptive.decide(state, now, &load, &fleet);
         self.state = Some(state);
         self.obey(&decision);
-        Decided { now, load, fleet, decision }
+        Decided { number: 0, now, load, fleet, decision }
     }
 
     /// A moment as the policy's clock shows it.

@@ -311,6 +311,16 @@ async fn the_log_can_be_replayed_from_the_start_and_from_wherever_one_begins_to_
         }
         assert!(made >= least && entries.iter().any(|entry| matches!(entry, Entry::Held(_))), "{made}");
         assert_eq!(entries.iter().filter(|entry| matches!(entry, Entry::Begin(_))).count(), 2);
+        // One that is cut out is missed, whatever was decided behind it.
+        for gone in 1..entries.len() - 1 {
+            let mut replay = Replay::default();
+            entries[..gone].iter().for_each(|entry| drop(replay.next(entry).unwrap()));
+            let missed = replay.next(&entries[gone + 1]).unwrap_err();
+            assert!(missed.to_string().contains("a line of the log is missing before this one"), "{missed}");
+        }
+        let mut replay = Replay::default();
+        let twice = [&entries[0], &entries[1], &entries[1]].map(|entry| replay.next(entry));
+        assert!(twice[2].as_ref().is_err_and(|error| error.to_string().contains("not in order")), "{twice:?}");
     }
 }
 
