@@ -335,8 +335,7 @@ class Meter:
         if not self.scheduler.workers and any(counted.unmatched for counted in self.groups.values()) and self.core.owner["ever"]:
             for task in self.scheduler.unrunnable:
                 record = self.core.records.get(task.key)
-                wanted = record.definition if record is not None else None
-                if wanted is not None and "0" in wanted.workers and not wanted.loose and "resources" not in wanted.annotations:
+                if record is not None and is_for_first(record.definition):
                     awaited[task.group.name] += 1
         return awaited
 

@@ -66,6 +66,24 @@ def lacking(definition, workers):
     return None
 
 
+def remedy(definition, workers):
+    if named(definition, workers):
+        return "ask for what the workers have, or have a worker that offers it before the task is submitted"
+    return "name workers that are there, or let others do it with `allow_other_workers`"
+
+
+def compared(definition, workers):
+    """What these workers lack: kept for the time after them."""
+    text = lacking(definition, workers)
+    definition.unfit = (text, remedy(definition, workers)) if text is not None else None
+    return text
+
+
+def is_for_first(definition):
+    """Only the worker of the first place would do, which a keeper starts next where nobody is there."""
+    return "0" in definition.workers and not definition.loose and "resources" not in definition.annotations
+
+
 def nobody_there(core):
     outlook = core.waits.outlook
     return outlook["reason"] if outlook is not None else "the cluster has no workers"
@@ -79,7 +97,7 @@ def hindrance(core, key):
         return nobody_there(core)
     if task is None or record is None:
         return None
-    return lacking(record.definition, workers) or NONE_RUNS
+    return compared(record.definition, workers) or NONE_RUNS
 
 
 def hopeless(core, definition, at_last=False):
@@ -91,11 +109,9 @@ def hopeless(core, definition, at_last=False):
     text = lacking(definition, workers)
     if text is None:
         return None
-    if named(definition, workers):
-        return text, "ask for what the workers have, or have a worker that offers it before the task is submitted"
-    if not at_last and any(may_come(core, name) for name in definition.workers):
+    if not named(definition, workers) and not at_last and any(may_come(core, name) for name in definition.workers):
         return None
-    return text, "name workers that are there, or let others do it with `allow_other_workers`"
+    return text, remedy(definition, workers)
 
 
 def may_come(core, name):

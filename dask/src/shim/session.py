@@ -36,7 +36,7 @@ class Record:
 class Definition:
     """What many tasks have in common."""
 
-    __slots__ = ("name", "data", "annotations", "allowed", "workers", "loose")
+    __slots__ = ("name", "data", "annotations", "allowed", "workers", "loose", "unfit")
 
     def __init__(self, told):
         self.name = cleaned(told.get("name"))
@@ -50,6 +50,8 @@ class Definition:
         self.data = pack(sent)
         self.allowed = told.get("allowed")
         self.workers, self.loose = [str(w) for w in told.get("workers") or ()], bool(told.get("loose"))
+        # What the workers that were there last lacked, and what to do about it.
+        self.unfit = None
         self.annotations = {}
         if told.get("priority"):
             self.annotations["priority"] = told["priority"]

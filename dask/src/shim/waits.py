@@ -9,6 +9,8 @@ class Waits:
         self.core, self.scheduler = core, core.scheduler
         # When a worker came last, and when somebody's patience ends.
         self.joined, self.due = time.monotonic(), None
+        # When the last of them went, if all have.
+        self.left = None
         # What a keeper says of workers that are to come; whether there are none, and since when that and this are so.
         self.outlook, self.nobody, self.since = None, True, self.joined
         self.news, self.telling = False, False
@@ -32,11 +34,17 @@ class Waits:
 
     def joins(self, state):
         """Dask takes the name of a worker that is not there for that of a host: now it is there. Whom others may help waits for it, too."""
-        self.joined, names = time.monotonic(), called(state)
+        self.joined = time.monotonic()
+        self.notice(self.joined)
+        names, looked, there = called(state), set(), list(self.scheduler.workers.values())
         for task in list(self.scheduler.unrunnable):
             record = self.core.records.get(task.key)
-            wanted = record.definition.workers if record is not None else ()
-            if wanted and (record.definition.loose or not names.isdisjoint(wanted)):
+            definition = record.definition if record is not None else None
+            if definition is not None and definition not in looked:
+                looked.add(definition)
+                compared(definition, there)
+            wanted = definition.workers if definition is not None else ()
+            if wanted and (definition.loose or not names.isdisjoint(wanted)):
                 task.worker_restrictions = set(task.worker_restrictions or ()) | {state.address}
         if self.scheduler.unrunnable or self.queued:
             self.tell_soon()
@@ -55,6 +63,7 @@ class Waits:
         nobody = not self.scheduler.workers
         if nobody != self.nobody:
             self.nobody, self.since, self.news = nobody, now, nobody
+            self.left = now if nobody else None
 
     def look(self, now):
         self.notice(now)
@@ -106,15 +115,26 @@ class Waits:
 
     def absent(self, record, now):
         """There is no worker at all: why it waits, and why it does so no more."""
-        reason = nobody_there(self.core)
+        reason, definition = nobody_there(self.core), record.definition
         limit = self.outlook.get("limit") if self.outlook is not None else None
         if limit is None:
+            if self.was_passed_over(record):
+                # Nobody starts one like those that went for its sake.
+                due = max(self.joined, record.since) + LATE
+                if now < due:
+                    self.end_by(due)
+                return definition.unfit[0], definition.unfit if now >= due else None
             return reason, None
         due = max(record.since or now, self.since) + limit
         if now >= due:
             return reason, ("no worker could run it for %ss: %s" % (text_of(limit), reason), self.outlook.get("hint"))
         self.end_by(due)
         return reason, None
+
+    def was_passed_over(self, record):
+        """Whether a keeper's workers came or were there while it waited, and have gone again: none of them would do."""
+        seen = self.left is not None and record.since is not None and record.since < self.left
+        return seen and self.core.owner["ever"] and record.definition.unfit is not None and not is_for_first(record.definition)
 
     def unmatched(self, record, now, reasons):
         """The same for one that none of the workers fits, where there are any."""
@@ -123,7 +143,7 @@ class Waits:
         # The same for all tasks of a definition: a look at each worker, once.
         definition = record.definition
         if definition not in reasons:
-            why = lacking(definition, list(self.scheduler.workers.values())) or NONE_RUNS
+            why = compared(definition, list(self.scheduler.workers.values())) or NONE_RUNS
             reasons[definition] = why, hopeless(self.core, definition), hopeless(self.core, definition, True)
         reason, vain, at_last = reasons[definition]
         is_late = now >= self.joined + LATE

@@ -4,6 +4,13 @@ import asyncio, types
 from bench import core, run, shim, submit, until, worker
 
 
+def session_of(core):
+    """One whose events stay where they can be looked at, however long a test takes."""
+    session = shim.Session(core, "s", "a test", 60)
+    session.flush_in = lambda pause: None
+    return session
+
+
 async def what_no_worker_will_run_is_known():
     def said(there, kept=False, gone=(), **told):
         workers = {ws.address: ws for ws in there}
@@ -38,7 +45,7 @@ async def what_waits_in_vain_is_given_up():
     there.scheduler.go.set()
     there.scheduler.workers, there.owner, there.renamed = {}, {"ever": False}, {}
     there.waits = waits = shim.Waits(there)
-    session = shim.Session(there, "s", "a test", 60)
+    session = session_of(there)
     await session.take({"t": "submit", "n": 1, "defs": [[1, {"name": "f", "resources": {"GPU": 1}}]], "tasks": [[1, 1, b"", []]]})
     assert not session.events, "it waits for the first worker"
     there.scheduler.workers = {"tcp://h:a": worker("a")}
@@ -81,13 +88,15 @@ class Waiting:
         self.core.scheduler.go.set()
         self.core.owner, self.core.renamed, self.core.waits = {"ever": True}, {}, shim.Waits(self.core)
         self.waits, self.state = self.core.waits, state
-        self.session = shim.Session(self.core, "s", "a test", 60)
+        self.session = session_of(self.core)
 
-    async def submit(self, number):
-        await self.session.take(submit(number, [number]))
-        task = types.SimpleNamespace(key=self.session.keys[number])
-        (self.core.scheduler.unrunnable if self.state == "no-worker" else self.core.scheduler.queued).append(task)
-        self.waits.begin(self.core.records[task.key], task.key, self.state)
+    async def submit(self, told):
+        message = told if isinstance(told, dict) else submit(told, [told])
+        await self.session.take(message)
+        for number in (task[0] for task in message["tasks"]):
+            task = types.SimpleNamespace(key=self.session.keys[number], worker_restrictions=None)
+            (self.core.scheduler.unrunnable if self.state == "no-worker" else self.core.scheduler.queued).append(task)
+            self.waits.begin(self.core.records[task.key], task.key, self.state)
 
     def expect(self, **outlook):
         # One that was cut, and is not heard of any more, says something else.
@@ -151,7 +160,56 @@ async def what_waited_for_the_first_worker_waits_for_its_turn_when_it_is_there()
     assert await there.told("pending") == [["pending", 1, "the cluster has no workers"]], "who said it is not there any more"
 
 
+async def what_no_worker_fitted_has_an_end_although_all_are_gone_again():
+    there = Waiting("no-worker")
+    there.expect(reason="adaptive scaling starts them", hint=None, limit=None)
+    definitions = [[1, {"name": "f", "workers": ["7"]}], [2, {"name": "f", "workers": ["0"]}], [3, {"name": "f"}]]
+    message = {"t": "submit", "n": 1, "defs": definitions, "tasks": [[n, n, b"", []] for n in (1, 2, 3)]}
+    await there.submit(message)
+    assert [event[2] for event in await there.told("pending")] == ["adaptive scaling starts them"] * 3
+    assert there.waits.due is None, "the first may have any name, and takes its time"
+    # It has another one, stops again, and nobody starts one for a task that none like it would do for.
+    first = worker("0-0")
+    there.core.scheduler.workers = {first.address: first}
+    there.waits.joins(first)
+    there.core.scheduler.workers = {}
+    there.waits.look(shim.time.monotonic())
+    told = await there.told("pending")
+    assert told == [["pending", 1, "no worker is called `7`; there are 0-0"]], told
+    assert 0 < there.waits.due - shim.time.monotonic() <= shim.LATE
+    # Whoever comes later has not been seen with it.
+    await there.submit({"t": "submit", "n": 2, "defs": [], "tasks": [[4, 1, b"", []]]})
+    assert await there.told("pending") == [["pending", 4, "adaptive scaling starts them"]]
+    there.waits.joined -= shim.LATE
+    for record in there.core.records.values():
+        record.since -= shim.LATE if record.number != 4 else 0
+    there.waits.left -= shim.LATE / 2
+    there.waits.look(there.waits.due)
+    refused, = await there.told("refused")
+    assert refused[:3] == ["refused", 1, "unschedulable"] and "no worker is called `7`" in refused[3], refused
+    assert "allow_other_workers" in refused[4], refused
+    await until(lambda: sorted(there.session.keys) == [2, 3, 4])
+
+
+async def where_nobody_keeps_the_workers_others_may_come_at_any_time():
+    there = Waiting("no-worker")
+    there.core.owner["ever"] = False
+    await there.submit({"t": "submit", "n": 1, "defs": [[1, {"name": "f", "workers": ["x"]}]], "tasks": [[1, 1, b"", []]]})
+    await there.told("pending")
+    first = worker("a")
+    there.core.scheduler.workers = {first.address: first}
+    there.waits.joins(first)
+    there.core.scheduler.workers = {}
+    there.waits.joined -= shim.LATE
+    for record in there.core.records.values():
+        record.since -= 2 * shim.LATE
+    there.waits.retell()
+    assert list(there.session.keys) == [1] and there.waits.due is None
+
+
 run(
+    what_no_worker_fitted_has_an_end_although_all_are_gone_again,
+    where_nobody_keeps_the_workers_others_may_come_at_any_time,
     what_no_worker_will_run_is_known,
     what_waits_in_vain_is_given_up,
     the_keeper_says_why_there_is_no_worker_and_whether_one_will_come,
