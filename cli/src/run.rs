@@ -49,7 +49,7 @@ pub(crate) fn run(args: &RunArgs, screen: &Screen) -> Result<ExitCode, Failure> 
     remuda::join_at_exit();
     let runtime =
         Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| infra("no threads for the program", &e))?;
-    let stop = listen(&runtime, screen)?;
+    let stop = listen(&runtime, screen, &checked.config.mode)?;
     let (plan, runner) = (&checked.plan, &checked.runner);
     let (begin, shown, status) = (Instant::now(), OnceCell::new(), OnceCell::new());
     let (cell, forms, watched) = (&shown, to.forms(), &status);
@@ -138,14 +138,18 @@ fn infra(what: &str, error: &dyn std::fmt::Display) -> Failure {
 }
 
 /// Returns a future that is ready at the first Ctrl-C, SIGTERM or SIGHUP. The second one leaves the program.
-fn listen(runtime: &Runtime, screen: &Screen) -> Result<impl Future<Output = ()> + use<>, Failure> {
+fn listen(runtime: &Runtime, screen: &Screen, mode: &Mode) -> Result<impl Future<Output = ()> + use<>, Failure> {
     let _inside = runtime.enter();
     let mut interrupts = Interrupts::new().map_err(|e| infra("signals cannot be received", &e))?;
     let (tell, told) = oneshot::channel::<()>();
     let screen = screen.clone();
+    let does = match mode {
+        Mode::Existing { .. } => "cancelling the tasks and leaving the cluster as it is",
+        Mode::Temporary { .. } => "cancelling the tasks and closing the cluster",
+    };
     runtime.spawn(async move {
         interrupts.next().await;
-        screen.lines("interrupted: cancelling the tasks and closing the cluster; once more to leave at once");
+        screen.lines(&format!("interrupted: {does}; once more to leave at once"));
         let _ = tell.send(());
         interrupts.next().await;
         screen.clear_bars();

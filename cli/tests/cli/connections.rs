@@ -18,6 +18,7 @@ use remuda_dask::{
     protocol::Connection,
     security::{Material, Role},
 };
+use rustix::process::Signal;
 use rustls::{
     ServerConfig, ServerConnection, StreamOwned,
     crypto::ring,
@@ -28,7 +29,7 @@ use serde_json::{Value, json};
 use crate::{
     clusters::Running,
     dask::can_run,
-    harness::{Ended, Place},
+    harness::{self, Ended, Place},
 };
 
 const FLOW: &str = "tasks:\n  a: {command: [echo, -n, here]}\nresult: $a\n";
@@ -183,22 +184,47 @@ fn real_schedulers_with_certificates_and_without() {
     refused(2, &wrong, &certificates(&material.client), &["does not speak TLS", &open.1]);
 }
 
+/// A run one of whose four tasks runs, and what they wait for. Held open by the test alone, so that they end with it, whoever was killed
+/// meanwhile.
+fn busy(place: &Place, address: &str) -> (harness::Running, File) {
+    let [begun, hold] = ["begun", "hold"].map(|name| place.fifo(name).to_str().unwrap().to_owned());
+    let held = File::options().read(true).write(true).open(&hold).unwrap();
+    let command = format!("echo x > {begun}; exec cat {hold}");
+    let flow = json!({"tasks": {"t": {"command": ["sh", "-c", command, "$i"], "map": {"i": {"range": 4}}}}});
+    std::fs::write(place.path().join("flow.yaml"), flow.to_string()).unwrap();
+    let run = place.start(&["run", "flow.yaml", "--address", address]);
+    File::open(&begun).unwrap().read_exact(&mut [0]).unwrap();
+    (run, held)
+}
+
+#[test]
+fn a_signal_leaves_the_cluster_of_others_as_it_is_and_says_so() {
+    if !can_run("a_signal_leaves_the_cluster_of_others_as_it_is_and_says_so") {
+        return;
+    }
+    let place = place();
+    let scheduler = scheduler(&place, "tcp", &BTreeMap::new(), &[]);
+    let _worker = worker(&scheduler.1, &BTreeMap::new(), place.path());
+    let (run, _held) = busy(&place, &scheduler.1);
+    run.signal(Signal::INT);
+    let ended = run.end();
+    ended.code(130).says(&[
+        "interrupted: cancelling the tasks and leaving the cluster as it is; once more to leave at once\n",
+        "0 tasks done, 4 cancelled in ",
+        "; the cluster is left as it was\n",
+    ]);
+    assert!(!ended.err.contains("clos"), "{}", ended.err);
+}
+
 #[test]
 fn a_scheduler_that_is_killed_is_told_of_once() {
     if !can_run("a_scheduler_that_is_killed_is_told_of_once") {
         return;
     }
     let place = place();
-    let [begun, hold] = ["begun", "hold"].map(|name| place.fifo(name).to_str().unwrap().to_owned());
-    // Held open by this test alone: what waits for it ends with the test, whoever was killed meanwhile.
-    let _hold = File::options().read(true).write(true).open(&hold).unwrap();
-    let command = format!("echo x > {begun}; exec cat {hold}");
-    let flow = json!({"tasks": {"t": {"command": ["sh", "-c", command, "$i"], "map": {"i": {"range": 4}}}}});
-    std::fs::write(place.path().join("flow.yaml"), flow.to_string()).unwrap();
     let scheduler = scheduler(&place, "tcp", &BTreeMap::new(), &[]);
     let _worker = worker(&scheduler.1, &BTreeMap::new(), place.path());
-    let run = place.start(&["run", "flow.yaml", "--address", &scheduler.1]);
-    File::open(&begun).unwrap().read_exact(&mut [0]).unwrap();
+    let (run, _hold) = busy(&place, &scheduler.1);
     drop(scheduler);
     let ended = run.end();
     ended.code(3).says(&[
