@@ -6,7 +6,7 @@ use crate::{args::ConfigCommand, failure::Failure, output, screen::Screen, valid
 
 pub(crate) fn show(command: &ConfigCommand, screen: &Screen) -> Result<ExitCode, Failure> {
     let ConfigCommand::Show { origin, flow, params, settings } = command;
-    let config = settings.loader(validate::layer(flow.as_ref(), params)?).load()?;
+    let config = settings.loader(validate::layer(flow.as_ref(), params)).load()?;
     config.notices.iter().for_each(|notice| screen.lines(&format!("note: {notice}")));
     output::write(config.show(*origin).as_bytes())
 }

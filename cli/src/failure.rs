@@ -34,15 +34,6 @@ impl From<RunError> for Failure {
     }
 }
 
-impl Failure {
-    /// Several failures that were found together.
-    pub(crate) fn all(failures: Vec<Self>) -> Self {
-        let code = failures.iter().map(|f| f.code).max().unwrap_or(2);
-        let text = failures.into_iter().map(|f| f.text).collect::<Vec<_>>().join("\n");
-        Self { code, text }
-    }
-}
-
 /// Whether the flow ended because something has no form in which it can be handed on.
 pub(crate) fn is_unserializable(error: &RunError) -> bool {
     matches!(error, RunError::Flow(_)) && kind(error) == Some(ErrorKind::Unserializable)

@@ -28,11 +28,9 @@ pub(crate) struct Checked {
 /// Flow file and configuration, with the mistakes of both.
 pub(crate) fn check(flow: &Path, params: &[String], settings: &Settings) -> Result<Checked, Failure> {
     let (layer, plan) = FlowPlan::read_parts(flow, params);
-    let runner = TaskRunner::builder().load(settings.loader(layer));
-    match (plan, runner) {
-        (Ok(plan), Ok((runner, config))) => Ok(Checked { plan, config, runner }),
-        (plan, runner) => Err(Failure::all(plan.err().into_iter().chain(runner.err()).map(Failure::from).collect())),
-    }
+    // The layer has the plan's mistakes.
+    let (runner, config) = TaskRunner::builder().load(settings.loader(layer))?;
+    Ok(Checked { plan: plan?, config, runner })
 }
 
 pub(crate) fn validate(args: &ValidateArgs, screen: &Screen) -> Result<ExitCode, Failure> {
@@ -58,9 +56,6 @@ fn sentence(checked: &Checked) -> String {
 }
 
 /// The `runner` part of a flow file, for `remuda config show`.
-pub(crate) fn layer(flow: Option<&PathBuf>, params: &[String]) -> Result<Layer, Failure> {
-    match flow {
-        Some(flow) => Ok(FlowPlan::read(flow, params)?.runner),
-        None => Ok(Layer::new()),
-    }
+pub(crate) fn layer(flow: Option<&PathBuf>, params: &[String]) -> Layer {
+    flow.map_or_else(Layer::new, |flow| FlowPlan::read_parts(flow, params).0)
 }

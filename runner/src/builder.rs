@@ -185,7 +185,7 @@ impl Builder {
     /// # Errors
     /// Every mistake in the configuration, the class's complaints about its keywords among them, at once, each with its place.
     pub fn load(self, loader: Loader) -> Result<(TaskRunner, RunConfig)> {
-        let draft = loader.draft()?;
+        let draft = loader.draft();
         let mut builder = match &draft.mode {
             Some(mode) => self.mode(mode),
             None => Self { adapt: None, adapting: None, address: None, kwargs: Kwargs::new(), ..self }.cluster(unknown()),

@@ -19,7 +19,28 @@ fn flags_and_files_are_checked_together() {
         ("flow.yaml", "runner: {cluster_class: local::LocalCluster}\ntasks:\n  a: {comand: [touch, made]}\n  b: {command: [echo, $c]}\n"),
         ("remuda.toml", "cluster_clas = \"x\"\n"),
     ]);
-    insta::assert_snapshot!(refused(&place, &["run", "flow.yaml", "--kwarg", "n_workers", "--address", "http://h:8787"]));
+    for command in [&["run"][..], &["validate"], &["config", "show"]] {
+        let flags = ["flow.yaml", "--kwarg", "n_workers", "--address", "http://h:8787"];
+        insta::assert_snapshot!("flags_and_files_are_checked_together", refused(&place, &[command, &flags].concat()));
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read_hide_nothing() {
+    let place =
+        Place::new(&[("flow.yaml", "params: {n: null, m: null}\ntasks:\n  a: {comand: ['{{ n }}']}\n"), ("remuda.yaml", "a: [1\n")]);
+    let flags = ["--param", "n", "--adapt", "9..3"];
+    for (command, flow, more) in [
+        (&["run"][..], "flow.yaml", &["flow.yaml:3:7: tasks.a.comand: ", "flow.yaml:1:19: params.m: has no value"][..]),
+        (&["config", "show"], "flow.yaml", &["flow.yaml:3:7: tasks.a.comand: "]),
+        (&["validate"], "nope.yaml", &["nope.yaml: no such file"]),
+    ] {
+        let text = refused(&place, &[command, &[flow], &flags].concat());
+        for words in [&["remuda.yaml:2:1: did not find", "--param: expected key=value, found \"n\"", "--adapt: "], more].concat() {
+            assert!(text.contains(words), "{words:?} is missing in\n{text}");
+        }
+        assert!(text.matches("error:").count() == 1 && !text.contains("params.n"), "{text}");
+    }
 }
 
 #[test]

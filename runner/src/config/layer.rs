@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use remuda_core::kwargs::nearest;
+use remuda_core::{error::Error, kwargs::nearest};
 use serde_json::{Map, Value};
 
 use super::{
@@ -70,6 +70,13 @@ impl Layer {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A file that could not be read.
+    pub(crate) fn unread(error: &Error) -> Self {
+        let mut layer = Self { unclear: true, ..Self::default() };
+        layer.mistakes.add_error(error);
+        layer
     }
 
     /// Said by the code: `cluster_class`, `cluster_kwargs`, `adapt_kwargs`, `client_kwargs` or `address`.

@@ -99,16 +99,17 @@ impl Loader {
     /// [`ErrorKind::ConfigInvalid`]: a file that is named but cannot be read, two files where one is looked for, a file that is not
     /// what it should be, and everything [`resolve`](super::resolve) finds.
     pub fn load(self) -> Result<RunConfig, Error> {
-        self.draft()?.whole()
+        self.draft().whole()
     }
 
-    pub(crate) fn draft(self) -> Result<Draft, Error> {
-        let file = match self.find()? {
-            Some(path) => Layer::from_document(&read(&path)?, &KeyPath::default()),
-            None => Layer::new(),
+    pub(crate) fn draft(self) -> Draft {
+        let file = match self.find().and_then(|path| path.as_deref().map(read).transpose()) {
+            Ok(Some(document)) => Layer::from_document(&document, &KeyPath::default()),
+            Ok(None) => Layer::new(),
+            Err(error) => Layer::unread(&error),
         };
         let [prefect, env] = Layer::from_environment(&self.env);
-        Ok(draft(vec![file, self.flow, prefect, env, self.flags, self.code]))
+        draft(vec![file, self.flow, prefect, env, self.flags, self.code])
     }
 
     fn find(&self) -> Result<Option<PathBuf>, Error> {

@@ -1,6 +1,6 @@
 //! Everything that is wrong, told at once.
 
-use std::fmt;
+use std::{error::Error as _, fmt};
 
 use remuda_core::{
     error::{Error, ErrorKind},
@@ -44,6 +44,18 @@ impl Mistakes {
     /// Notes one more, unless it stands there already.
     pub fn add(&mut self, place: impl Into<String>, key: impl Into<String>, message: impl Into<String>) {
         self.push(Mistake { place: place.into(), key: key.into(), message: message.into(), location: None });
+    }
+
+    /// The same of what ended a check: its text, causes and remedy.
+    pub(crate) fn add_error(&mut self, error: &Error) {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            text += &format!(": {error}");
+            cause = error.source();
+        }
+        let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+        self.add("", "", text + &hint);
     }
 
     pub(crate) fn push(&mut self, mistake: Mistake) {

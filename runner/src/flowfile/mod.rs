@@ -29,7 +29,7 @@ mod result;
 mod schema;
 mod template;
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use remuda_core::error::Error;
 use serde_json::{Map, Value};
@@ -51,15 +51,20 @@ impl FlowPlan {
         Self::read_parts(path, params).1
     }
 
-    /// The same, with the file's `runner` part beside it: also where the plan has mistakes, so that those of the cluster can be told together
-    /// with them. What is wrong with the part as such is among the plan's mistakes, and left out of the layer.
+    /// The same, with the file's `runner` part beside it: also where the plan has mistakes. These are in the layer, too, so that whoever puts
+    /// it on top of others tells those of the flow and of the cluster together.
     ///
     /// # Errors
     /// Of the plan: as [`FlowPlan::read`].
     pub fn read_parts(path: &Path, params: &[String]) -> (Layer, Result<Self, Error>) {
-        let (document, given) = match config::read(path).and_then(|document| Ok((document, assignments(params)?))) {
-            Ok(read) => read,
-            Err(error) => return (Layer::new(), Err(error)),
+        let given = Given::read(params);
+        let document = match config::read(path) {
+            Ok(document) => document,
+            Err(error) => {
+                let mut layer = Layer::unread(&error);
+                layer.mistakes.extend(given.mistakes);
+                return (layer, Err(error));
+            }
         };
         let (runner, plan) = Self::parse_parts(&document, given);
         // What tasks are given must not depend on where their worker was started.
@@ -68,16 +73,30 @@ impl FlowPlan {
     }
 }
 
-fn assignments(params: &[String]) -> Result<Map<String, Value>, Error> {
-    let mut mistakes = Mistakes::default();
-    let mut given = Map::new();
-    for text in params {
-        match config::split_assignment(text) {
-            Ok((keys, value)) => drop(given.insert(keys.join("."), value)),
-            Err(error) => mistakes.add("--param", "", error),
+/// What params were given.
+#[derive(Default)]
+struct Given {
+    values: Map<String, Value>,
+    /// Named without a value that can be read.
+    broken: HashSet<String>,
+    mistakes: Mistakes,
+}
+
+impl Given {
+    /// As `--param` takes them.
+    fn read(params: &[String]) -> Self {
+        let mut given = Self::default();
+        for text in params {
+            match config::split_assignment(text) {
+                Ok((keys, value)) => drop(given.values.insert(keys.join("."), value)),
+                Err(error) => {
+                    given.broken.insert(text.trim().to_owned());
+                    given.mistakes.add("--param", "", error);
+                }
+            }
         }
+        given
     }
-    mistakes.or(given)
 }
 
 #[cfg(test)]

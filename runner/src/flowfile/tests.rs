@@ -203,3 +203,14 @@ fn documented_flows_are_flows() {
         assert!(plan.result.is_some(), "{block}");
     }
 }
+
+#[test]
+fn a_layer_carries_the_mistakes_of_its_whole_file() {
+    let text =
+        "runner: {cluster_class: '{{ class }}', cluster_kwargs: {cpu: 256}, adapt_kwargs: {maxmum: 2}}\ntasks: {a: {comand: [ls]}}\n";
+    let document = Document::parse("flow.yaml", text, Format::Yaml).unwrap();
+    let (layer, plan) = FlowPlan::parse_parts(&document, Given::default());
+    assert!(plan.is_err());
+    let told = crate::TaskRunner::builder().load(config::Loader::new().flow(layer)).unwrap_err().to_string();
+    insta::assert_snapshot!(told);
+}

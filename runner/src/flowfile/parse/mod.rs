@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{
+    Given,
     graph::{self, Draft},
     plan::{FlowPlan, Source},
     schema,
@@ -25,29 +26,30 @@ impl FlowPlan {
     /// # Errors
     /// [`remuda_core::error::ErrorKind::ConfigInvalid`] with every mistake, each with file, line and column.
     pub fn parse(document: &Document, params: Map<String, Value>) -> Result<Self, Error> {
-        Self::parse_parts(document, params).1
+        Self::parse_parts(document, Given { values: params, ..Given::default() }).1
     }
 
-    /// The `runner` part, as far as it can be used, also where the plan has mistakes (which has the part's own among them).
-    pub(super) fn parse_parts(document: &Document, params: Map<String, Value>) -> (Layer, Result<Self, Error>) {
+    /// The `runner` part, as far as it can be used, with the mistakes of the whole file.
+    pub(super) fn parse_parts(document: &Document, given: Given) -> (Layer, Result<Self, Error>) {
         let mut parser = Parser {
             document,
             templates: Templates::new(),
             params: Scope::new(),
-            broken: HashSet::new(),
+            broken: given.broken,
             failed: HashSet::new(),
             ids: Vec::new(),
-            mistakes: Mistakes::default(),
+            mistakes: given.mistakes,
         };
-        let plan = parser.file(params);
+        let plan = parser.file(given.values);
         let mut runner = plan.runner.clone();
-        runner.mistakes = Mistakes::default();
         runner.settings.retain(|setting| {
             let key = format!("runner.{}", setting.key);
             !parser.failed.iter().any(|failed| failed.starts_with(&key))
         });
         let mut mistakes = parser.mistakes;
         mistakes.sort();
+        runner.unclear |= ["runner", "runner.cluster_class", "runner.address"].iter().any(|key| parser.failed.contains(*key));
+        runner.mistakes = mistakes.clone();
         (runner, mistakes.or(plan))
     }
 }

@@ -26,6 +26,7 @@ impl Parser<'_> {
             let path = KeyPath::from(["params", name]);
             let value = match given.get(name) {
                 Some(value) => value.clone(),
+                None if self.broken.contains(name) => continue,
                 None if value.is_null() => {
                     self.broken.insert(name.clone());
                     self.report(&path, At::Key, format!("has no value: give it with --param {name}=VALUE"));
