@@ -43,6 +43,16 @@ pub fn runner(defaults: Kwargs) -> anyhow::Result<TaskRunner> {
     })
 }
 
+/// For a program whose cluster is part of what it shows: it takes no flags.
+///
+/// # Errors
+/// When it is given any.
+pub fn no_arguments() -> remuda::Result<()> {
+    std::env::args().nth(1).map_or(Ok(()), |argument| {
+        Err(Error::new(ErrorKind::ConfigInvalid, format!("unknown argument {argument}: this example takes none")))
+    })
+}
+
 fn flags(mut args: impl Iterator<Item = String>) -> remuda::Result<Flags> {
     // A kind that `#[remuda::main]` knows as the user's, so that the program exits with 2.
     let usage = |text: String| {

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout)]
 
 use remuda::{Registry, Result, TaskRunner, local, manager::*};
+use remuda_examples::no_arguments;
 
 /// The kwargs, checked before anything is made.
 #[derive(Debug, Clone, serde::Deserialize, schemars::JsonSchema)]
@@ -66,6 +67,7 @@ fn double(x: i64) -> i64 {
 
 #[remuda::main]
 async fn main() -> anyhow::Result<()> {
+    no_arguments()?;
     let mut registry = Registry::new();
     registry.register::<BookedCluster>()?;
     let by_path = TaskRunner::builder().registry(registry).cluster("example::BookedCluster").cluster_kwargs([("n_workers", 2)]);

@@ -7,6 +7,7 @@ use remuda::{
     ClassRef, ClusterClass, Kwargs, TaskRunner,
     local::{LocalCluster, LocalConfig},
 };
+use remuda_examples::no_arguments;
 
 #[remuda::task]
 fn square(x: i64) -> i64 {
@@ -22,6 +23,7 @@ async fn ask_for_quota(team: &str) -> anyhow::Result<u32> {
 
 #[remuda::main]
 async fn main() -> anyhow::Result<()> {
+    no_arguments()?;
     let team = String::from("images");
     // Async, and with captured state. It is called once per run, when the cluster is made, under the deadline for that.
     let within_quota = ClassRef::from_fn("team::WithinQuota", async move |mut kwargs: Kwargs| -> anyhow::Result<LocalCluster> {

@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::Context;
 use remuda::TaskRunner;
-use remuda_examples::inc_dec_add::inc_dec_add;
+use remuda_examples::{inc_dec_add::inc_dec_add, no_arguments};
 use tokio::time::{sleep, timeout};
 
 /// What the administrator has started; ended by whoever holds it.
@@ -70,6 +70,7 @@ impl Drop for Running {
 
 #[remuda::main]
 async fn main() -> anyhow::Result<()> {
+    no_arguments()?;
     let directory = env::temp_dir().join(format!("remuda-existing-{}", std::process::id()));
     fs::create_dir(&directory)?;
     let mut cluster = Running { processes: Vec::new(), directory };

@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout)]
 
 use remuda::{Kwargs, TaskRunner, Tree, python, unmapped};
+use remuda_examples::no_arguments;
 
 /// How many primes there are from `begin` on, in `length` numbers.
 #[remuda::task]
@@ -19,6 +20,7 @@ fn primes(begin: u32, length: u32) -> usize {
 
 #[remuda::main]
 async fn main() -> anyhow::Result<()> {
+    no_arguments()?;
     let cluster = Kwargs::new().with("n_workers", 2).with("threads_per_worker", 1);
     let runner = TaskRunner::builder().cluster("local::DaskCluster").cluster_kwargs(cluster).build()?;
     let (count, version) = runner
