@@ -109,7 +109,10 @@ impl FromStr for Address {
                     format!("write `{right}`, or the port where the scheduler listens if that is not 8786"),
                 );
             }
-            other => return wrong(format!("the protocol `{other}` is not supported"), format!("write `{}`", written("tcp", host, number))),
+            other => {
+                let right = written(meant(other), host, number);
+                return wrong(format!("the protocol `{other}` is not supported"), format!("write `{right}`"));
+            }
         };
         let right = written(word, host, number);
         if mark != "://" || one_more {
@@ -140,6 +143,13 @@ fn split_scheme(text: &str) -> (&str, &str, &str) {
         word @ ("tcp" | "tls" | "http" | "https" | "ws" | "wss") if !is_host => (word, mark, rest),
         _ => ("tcp", "://", text),
     }
+}
+
+/// Which protocol somebody meant by that word: the one of whose letters it has more.
+fn meant(word: &str) -> &'static str {
+    let word = word.to_lowercase();
+    let shared = |right: &str| right.chars().filter(|letter| word.contains(*letter)).count();
+    if shared("tls") > shared("tcp") { "tls" } else { "tcp" }
 }
 
 /// The host without brackets, and what follows its colon.
@@ -199,6 +209,10 @@ mod tests {
             ("tls://barn:8786/path", "write `tls://barn:8786`"),
             ("tls://", "write `tls://HOST:8786`"),
             ("ucx://barn:8786", "write `tcp://barn:8786`"),
+            ("tpc://barn:1", "write `tcp://barn:1`"),
+            ("tsl://barn:1", "write `tls://barn:1`"),
+            ("TLS://barn:1", "write `tls://barn:1`"),
+            ("ssl://barn", "write `tls://barn:8786`"),
             ("::1", "did you mean `tcp://[::1]:8786`?"),
             ("", "write `tcp://HOST:8786`"),
         ] {
