@@ -89,6 +89,20 @@ pub enum Outlook {
     },
 }
 
+impl Outlook {
+    /// Why there is no worker at all, for those whose tasks wait for one.
+    #[must_use]
+    pub fn absence(&self) -> String {
+        match self {
+            Self::Fixed(0) => "the cluster has no workers, and none are wanted".to_owned(),
+            Self::Fixed(wanted) => format!("no workers yet: 0 of {wanted} joined"),
+            Self::Adaptive { held: None } => "no workers now: adaptive scaling starts them".to_owned(),
+            Self::Adaptive { held: Some(held) } => format!("no workers now: {held}"),
+            Self::Nobody { reason, .. } => reason.clone(),
+        }
+    }
+}
+
 /// A scheduler's work at one moment, for [`adaptive`](crate::adaptive) scaling.
 ///
 /// Tasks that none of the workers there are could ever run are no work: another worker of the same kind would not help.

@@ -128,20 +128,23 @@ impl Scheduler {
                 return refused(reason.clone(), limit, None); // it was seen with the last worker
             }
         }
-        let (reason, hint, patience) = match &self.outlook {
-            Outlook::Adaptive { held: None } => ("no workers now: adaptive scaling starts them".to_owned(), None, None),
-            Outlook::Adaptive { held: Some(held) } => (format!("no workers now: {held}"), None, None),
-            Outlook::Nobody { reason, hint } => (reason.clone(), Some(hint.as_str()), Some(limit)),
-            Outlook::Fixed(0) => ("the cluster has no workers, and none are wanted".to_owned(), Some(NONE_WANTED), Some(limit)),
-            Outlook::Fixed(wanted) => (format!("no workers: 0 of {wanted} are there"), None, Some(limit)),
-            _ => ("no workers".to_owned(), None, Some(limit)),
+        let (hint, patience) = match &self.outlook {
+            Outlook::Adaptive { .. } => (None, None),
+            Outlook::Nobody { hint, .. } => (Some(hint.as_str()), Some(limit)),
+            Outlook::Fixed(0) => (Some(NONE_WANTED), Some(limit)),
+            _ => (None, Some(limit)),
+        };
+        let reason = match self.outlook {
+            // None of them starts: no "yet".
+            Outlook::Fixed(wanted @ 1..) => format!("no workers: 0 of {wanted} are there"),
+            _ => self.outlook.absence(),
         };
         Some(Hindrance { reason: reason.into(), hint: hint.map(Into::into), unfit: false, patience })
     }
 
     fn none_yet(&self, starting: usize) -> String {
-        let wanted = if let Outlook::Fixed(wanted) = self.outlook { wanted as usize } else { 0 };
-        format!("no workers yet: 0 of {} joined", wanted.max(starting))
+        let wanted = if let Outlook::Fixed(wanted) = self.outlook { wanted } else { 0 };
+        Outlook::Fixed(wanted.max(u32::try_from(starting).unwrap_or(u32::MAX))).absence()
     }
 }
 

@@ -6,36 +6,20 @@ use remuda_core::engine::Outlook;
 
 use crate::protocol::{Message, Value, value::map};
 
-/// Why tasks have no worker, for as long as there is none at all.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Absence {
-    reason: String,
-    /// What to do, where none is to come: then a task does not wait for ever.
-    end: Option<String>,
-}
-
 const NONE_WANTED: &str = "give `n_workers`, or scale the cluster up";
-
-/// The words are those of the embedded engine.
-fn absence(outlook: &Outlook) -> Option<Absence> {
-    let (reason, end) = match outlook {
-        Outlook::Adaptive { held: None } => ("no workers now: adaptive scaling starts them".to_owned(), None),
-        Outlook::Adaptive { held: Some(held) } => (format!("no workers now: {held}"), None),
-        Outlook::Nobody { reason, hint } => (reason.clone(), Some(hint.clone())),
-        Outlook::Fixed(0) => ("the cluster has no workers, and none are wanted".to_owned(), Some(NONE_WANTED.to_owned())),
-        // The keeper starts them again for as long as there is any hope, and gives the cluster up when there is none.
-        Outlook::Fixed(wanted) => (format!("no workers yet: 0 of {wanted} joined"), None),
-        _ => return None,
-    };
-    Some(Absence { reason, end })
-}
 
 /// For the connection of whoever keeps the workers. `limit`: how long a task waits when nobody is to come.
 pub(super) fn message(outlook: &Outlook, limit: Duration) -> Option<Message> {
-    let Absence { reason, end } = absence(outlook)?;
-    let limit = end.as_ref().map_or(Value::Nil, |_| limit.as_secs_f64().into());
-    let hint = end.map_or(Value::Nil, |hint| hint.as_str().into());
-    Some(map([("t", "expect".into()), ("reason", reason.as_str().into()), ("hint", hint), ("limit", limit)]).into())
+    // What to do, where none is to come: then a task does not wait for ever.
+    let end = match outlook {
+        Outlook::Nobody { hint, .. } => Some(hint.as_str()),
+        Outlook::Fixed(0) => Some(NONE_WANTED),
+        // The keeper starts them again for as long as there is any hope, and gives the cluster up when there is none.
+        Outlook::Fixed(_) | Outlook::Adaptive { .. } => None,
+        _ => return None,
+    };
+    let (hint, limit) = end.map_or((Value::Nil, Value::Nil), |end| (end.into(), limit.as_secs_f64().into()));
+    Some(map([("t", "expect".into()), ("reason", outlook.absence().as_str().into()), ("hint", hint), ("limit", limit)]).into())
 }
 
 #[cfg(test)]
