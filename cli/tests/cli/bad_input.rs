@@ -142,3 +142,12 @@ fn the_cluster_s_mistakes_are_told_with_those_of_the_tasks() {
         }
     }
 }
+
+#[test]
+fn a_number_that_is_none_hides_nothing() {
+    let place = Place::new(&[
+        ("flow.yaml", "tasks:\n  a: {comand: [touch, made], annotations: {priority: .nan}}\n"),
+        ("remuda.yaml", "adapt_kwargs: {maximum: .inf}\ncluster_kwargs: {n_wrokers: 4}\nother: 1\n"),
+    ]);
+    insta::assert_snapshot!(refused(&place, &["run", "flow.yaml", "--adapt", "0..-1"]));
+}

@@ -1,9 +1,9 @@
 //! A configuration text, YAML or TOML, as one JSON tree that still knows where everything stands.
 
-use std::{fmt, ops::Range, path::Path as FilePath};
+use std::{collections::HashSet, fmt, ops::Range, path::Path as FilePath};
 
 use remuda_core::error::{Error, ErrorKind};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     mistakes::{Mistake, Mistakes},
@@ -101,10 +101,25 @@ pub struct Location {
 }
 
 /// What a parser says: where, if it knows, and what.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Fault {
     pub(crate) location: Option<Location>,
     pub(crate) message: String,
+}
+
+/// A number that JSON cannot hold. Null stands in its place.
+#[derive(Debug, Clone)]
+pub(crate) struct Bad {
+    /// As a [`KeyPath`] is written.
+    pub(crate) path: String,
+    pub(crate) fault: Fault,
+}
+
+impl Bad {
+    pub(crate) fn into_fault(self) -> Fault {
+        let path = if self.path.is_empty() { String::new() } else { self.path + ": " };
+        Fault { message: path + &self.fault.message, ..self.fault }
+    }
 }
 
 /// A text that was read.
@@ -114,6 +129,7 @@ pub struct Document {
     text: String,
     format: Format,
     tree: Value,
+    bad: Vec<Bad>,
 }
 
 impl Document {
@@ -122,18 +138,41 @@ impl Document {
     /// # Errors
     /// [`ErrorKind::ConfigInvalid`] with line and column.
     pub fn parse(name: impl Into<String>, text: impl Into<String>, format: Format) -> Result<Self, Error> {
+        let document = Self::read(name, text, format)?;
+        document.bad().or(document)
+    }
+
+    /// The same also where there are numbers that JSON cannot hold: whoever makes something of it tells them with what else is wrong.
+    pub(crate) fn read(name: impl Into<String>, text: impl Into<String>, format: Format) -> Result<Self, Error> {
         let (name, text) = (name.into(), text.into());
-        let tree = match format {
-            Format::Yaml => yaml::parse(&text),
+        let read = match format {
+            Format::Yaml => yaml::parse_most(&text),
             Format::Toml => toml_tree(&text),
         };
-        match tree {
-            Ok(tree) => Ok(Self { name, text, format, tree }),
-            Err(fault) => {
-                let at = fault.location.map(|l| format!(":{}:{}", l.line, l.column)).unwrap_or_default();
-                Err(Error::new(ErrorKind::ConfigInvalid, format!("{name}{at}: {}", fault.message)))
+        match read {
+            Ok((tree, bad)) => Ok(Self { name, text, format, tree, bad }),
+            Err(faults) => {
+                let mut mistakes = Mistakes::default();
+                for fault in faults {
+                    mistakes.add(placed(&name, fault.location), "", fault.message);
+                }
+                mistakes.or(()).and(Err(Error::new(ErrorKind::Unexpected, format!("{name}: cannot be read"))))
             }
         }
+    }
+
+    /// The numbers that JSON cannot hold.
+    pub(crate) fn bad(&self) -> Mistakes {
+        let mut mistakes = Mistakes::default();
+        for Bad { path, fault: Fault { location, message } } in self.bad.clone() {
+            mistakes.push(Mistake { place: placed(&self.name, location), key: path, message, location });
+        }
+        mistakes
+    }
+
+    /// Where these stand.
+    pub(crate) fn bad_paths(&self) -> HashSet<String> {
+        self.bad.iter().map(|bad| bad.path.clone()).collect()
     }
 
     /// The whole tree.
@@ -181,45 +220,61 @@ impl Document {
     }
 }
 
+fn placed(name: &str, location: Option<Location>) -> String {
+    location.map_or_else(|| name.to_owned(), |l| format!("{name}:{}:{}", l.line, l.column))
+}
+
 fn location(text: &str, offset: usize) -> Location {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |i| i + 1);
     Location { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
 }
 
-fn toml_tree(text: &str) -> Result<Value, Fault> {
-    let table = toml::de::DeTable::parse(text).map_err(|e| Fault {
+fn toml_tree(text: &str) -> Result<(Value, Vec<Bad>), Vec<Fault>> {
+    let read = toml::de::DeTable::parse(text).map_err(|e| Fault {
         location: e.span().map(|s| location(text, s.start)),
         message: e.message().lines().collect::<Vec<_>>().join(", "),
-    })?;
-    let at = |span: Range<usize>, message: &str| Fault { location: Some(location(text, span.start)), message: message.into() };
-    convert_table(table.get_ref(), &at)
+    });
+    let table = read.map_err(|fault| vec![fault])?;
+    let mut bad = Vec::new();
+    let tree = convert_table(table.get_ref(), &KeyPath::default(), &mut |path, span, message| {
+        let fault = Fault { location: Some(location(text, span.start)), message };
+        bad.push(Bad { path: path.to_string(), fault });
+        Value::Null
+    });
+    Ok((tree, bad))
 }
 
-fn convert_table(table: &toml::de::DeTable<'_>, fault: &impl Fn(Range<usize>, &str) -> Fault) -> Result<Value, Fault> {
-    let mut members = Map::new();
-    for (key, value) in table {
-        members.insert(key.get_ref().to_string(), convert(value, fault)?);
-    }
-    Ok(Value::Object(members))
+type NoteBad<'a> = dyn FnMut(&KeyPath, Range<usize>, String) -> Value + 'a;
+
+fn convert_table(table: &toml::de::DeTable<'_>, path: &KeyPath, bad: &mut NoteBad<'_>) -> Value {
+    let member = |(key, value): (&toml::Spanned<_>, &toml::Spanned<_>)| {
+        let key: &std::borrow::Cow<'_, str> = key.get_ref();
+        (key.to_string(), convert(value, &path.key(key.as_ref()), bad))
+    };
+    Value::Object(table.iter().map(member).collect())
 }
 
-fn convert(value: &toml::Spanned<toml::de::DeValue<'_>>, fault: &impl Fn(Range<usize>, &str) -> Fault) -> Result<Value, Fault> {
+fn convert(value: &toml::Spanned<toml::de::DeValue<'_>>, path: &KeyPath, bad: &mut NoteBad<'_>) -> Value {
     use toml::de::DeValue;
-    let wrong = |message: &str| fault(value.span(), message);
-    Ok(match value.get_ref() {
+    let mut wrong = |message: String| bad(path, value.span(), message);
+    match value.get_ref() {
         DeValue::String(s) => Value::String(s.to_string()),
         DeValue::Boolean(b) => Value::Bool(*b),
-        DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix()).map_err(|_| wrong("the number is too large: quote it"))?.into(),
+        DeValue::Integer(n) => {
+            let number = i64::from_str_radix(n.as_str(), n.radix());
+            number.map_or_else(|_| wrong("the number is too large: quote it".into()), Value::from)
+        }
         DeValue::Float(n) => {
             let number = n.as_str().parse::<f64>().unwrap_or(f64::NAN);
             let hint = if number == f64::INFINITY { " (no bound is the key left out)" } else { "" };
-            Value::Number(serde_json::Number::from_f64(number).ok_or_else(|| wrong(&format!("the number is not finite{hint}")))?)
+            let finite = serde_json::Number::from_f64(number).map(Value::Number);
+            finite.unwrap_or_else(|| wrong(format!("the number is not finite{hint}")))
         }
         DeValue::Datetime(d) => Value::String(d.to_string()),
-        DeValue::Array(items) => Value::Array(items.iter().map(|i| convert(i, fault)).collect::<Result<_, _>>()?),
-        DeValue::Table(table) => convert_table(table, fault)?,
-    })
+        DeValue::Array(items) => Value::Array(items.iter().enumerate().map(|(at, item)| convert(item, &path.index(at), bad)).collect()),
+        DeValue::Table(table) => convert_table(table, path, bad),
+    }
 }
 
 fn toml_span(text: &str, steps: &[Step], at: At) -> Option<Range<usize>> {
@@ -263,8 +318,10 @@ mod tests {
     fn toml_mistakes_have_a_place() {
         let text = |text: &str| Document::parse("r.toml", text, Format::Toml).unwrap_err().to_string();
         assert!(text("a = 1\na = 2").starts_with("r.toml:2:1: "), "{}", text("a = 1\na = 2"));
-        assert_eq!(text("x = 1\ny = inf"), "r.toml:2:5: the number is not finite (no bound is the key left out)");
-        assert_eq!(text("y = -inf"), "r.toml:1:5: the number is not finite");
-        assert_eq!(text("y = 99999999999999999999"), "r.toml:1:5: the number is too large: quote it");
+        assert_eq!(text("x = 1\ny = inf"), "r.toml:2:5: y: the number is not finite (no bound is the key left out)");
+        assert_eq!(text("y = -inf"), "r.toml:1:5: y: the number is not finite");
+        assert_eq!(text("y = 99999999999999999999"), "r.toml:1:5: y: the number is too large: quote it");
+        let all = text("x = [1, nan]\n[y]\nz = -inf");
+        assert_eq!(all, "2 mistakes:\n  r.toml:1:9: x[1]: the number is not finite\n  r.toml:3:5: y.z: the number is not finite");
     }
 }

@@ -1,6 +1,9 @@
 //! One layer of the configuration: what a file, the environment, the flags or the code say.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+};
 
 use remuda_core::{error::Error, kwargs::nearest};
 use serde_json::{Map, Value};
@@ -93,7 +96,21 @@ impl Layer {
             Step::Key(key) => at.get(key),
             Step::Index(index) => at.get(index),
         });
-        Self::from_tree(at.unwrap_or(&Value::Null), document, root)
+        let mut layer = Self::from_tree(at.unwrap_or(&Value::Null), document, root);
+        layer.leave_out(root, &document.bad_paths());
+        layer.mistakes.extend(document.bad());
+        layer
+    }
+
+    /// Leaves out what has in it one of the `failed` places of its file, of which nothing could be made.
+    pub(crate) fn leave_out(&mut self, root: &KeyPath, failed: &HashSet<String>) {
+        let full = |key: &KeyPath| KeyPath(root.0.iter().chain(&key.0).cloned().collect()).to_string();
+        self.settings.retain(|setting| {
+            let key = full(&setting.key);
+            !failed.iter().any(|failed| failed.strip_prefix(&key).is_some_and(|below| below.is_empty() || below.starts_with(['.', '['])))
+        });
+        let which = [KeyPath::default(), ["cluster_class"].into(), ["address"].into()];
+        self.unclear |= which.iter().any(|key| failed.contains(&full(key)));
     }
 
     /// The same for a tree that is no longer as it was written: its templates are filled in.

@@ -142,5 +142,5 @@ pub(crate) fn read(path: &Path) -> Result<Document, Error> {
         let error = Error::new(ErrorKind::ConfigInvalid, text);
         if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) { error } else { error.with_source(e) }
     })?;
-    Document::parse(path.display().to_string(), text, Format::of(path))
+    Document::read(path.display().to_string(), text, Format::of(path))
 }

@@ -3,20 +3,76 @@
 //! The library tells where things stand only in its errors. So [`locate`] reads the text again and stops, with an error, at the place
 //! it looks for: that costs a pass for each message, and nothing while all is well.
 
-use std::fmt;
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+};
 
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::document::{At, Fault, Location, Step};
+use super::document::{At, Bad, Fault, Location, Step};
 
 /// One document. Keys are strings, merge keys (`<<`) are carried out; duplicate keys, tags of one's own and numbers JSON cannot
 /// hold are mistakes. An empty text is null.
 pub(crate) fn parse(text: &str) -> Result<Value, Fault> {
+    read(text, &Pardons::default())
+}
+
+/// So many numbers are told at once. Each takes a pass.
+const MOST_BAD: usize = 20;
+
+/// The same with null for every number that JSON cannot hold, and these.
+///
+/// # Errors
+/// All that is known, where the rest is no YAML.
+pub(crate) fn parse_most(text: &str) -> Result<(Value, Vec<Bad>), Vec<Fault>> {
+    let mut bad: Vec<Bad> = Vec::new();
+    loop {
+        let pardons = Pardons { left: Cell::new(bad.len()), ..Pardons::default() };
+        let fault = match read(text, &pardons) {
+            Ok(tree) => return Ok((tree, bad)),
+            Err(fault) => fault,
+        };
+        let said = pardons.said.take();
+        match fault.message.strip_suffix(&said) {
+            Some(path) if !said.is_empty() && bad.len() < MOST_BAD => {
+                let path = path.trim_end_matches(": ").to_owned();
+                bad.push(Bad { path, fault: Fault { message: said, ..fault } });
+            }
+            _ => return Err(bad.into_iter().map(Bad::into_fault).chain([fault]).collect()),
+        }
+    }
+}
+
+/// How many bad numbers are read over, since they were told; and what was said of the one that was not.
+#[derive(Default)]
+struct Pardons {
+    left: Cell<usize>,
+    said: RefCell<String>,
+}
+
+impl Pardons {
+    fn number<E: serde::de::Error>(&self, text: String) -> Result<Value, E> {
+        match self.left.get() {
+            0 => {
+                let error = E::custom(&text);
+                self.said.replace(text);
+                Err(error)
+            }
+            left => {
+                self.left.set(left - 1);
+                Ok(Value::Null)
+            }
+        }
+    }
+}
+
+fn read(text: &str, pardons: &Pardons) -> Result<Value, Fault> {
     if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
         return Ok(Value::Null);
     }
-    let mut tree = Tree.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|e| fault(&e))?;
+    let mut tree = Tree(pardons).deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|e| fault(&e))?;
     merge(&mut tree).map_err(|message| Fault { location: None, message })?;
     Ok(tree)
 }
@@ -71,9 +127,10 @@ fn merge(value: &mut Value) -> Result<(), String> {
     }
 }
 
-struct Tree;
+#[derive(Clone, Copy)]
+struct Tree<'a>(&'a Pardons);
 
-impl<'de> DeserializeSeed<'de> for Tree {
+impl<'de> DeserializeSeed<'de> for Tree<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -81,7 +138,7 @@ impl<'de> DeserializeSeed<'de> for Tree {
     }
 }
 
-impl<'de> Visitor<'de> for Tree {
+impl<'de> Visitor<'de> for Tree<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,19 +158,20 @@ impl<'de> Visitor<'de> for Tree {
     }
 
     fn visit_i128<E: serde::de::Error>(self, value: i128) -> Result<Value, E> {
-        Err(E::custom(format!("{value} is too large for a number: quote it")))
+        self.0.number(format!("{value} is too large for a number: quote it"))
     }
 
     fn visit_u128<E: serde::de::Error>(self, value: u128) -> Result<Value, E> {
-        Err(E::custom(format!("{value} is too large for a number: quote it")))
+        self.0.number(format!("{value} is too large for a number: quote it"))
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| {
-            // Dask writes bounds like that.
-            let hint = if value == f64::INFINITY { " (no bound is null, or the key left out)" } else { "" };
-            E::custom(format!("the number is not finite{hint}"))
-        })
+        if let Some(number) = Number::from_f64(value) {
+            return Ok(Value::Number(number));
+        }
+        // Dask writes bounds like that.
+        let hint = if value == f64::INFINITY { " (no bound is null, or the key left out)" } else { "" };
+        self.0.number(format!("the number is not finite{hint}"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -134,7 +192,7 @@ impl<'de> Visitor<'de> for Tree {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(Tree)? {
+        while let Some(item) = seq.next_element_seed(self)? {
             items.push(item);
         }
         Ok(Value::Array(items))
@@ -143,7 +201,7 @@ impl<'de> Visitor<'de> for Tree {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut members = Map::new();
         while let Some(key) = map.next_key_seed(NewKey(&members))? {
-            members.insert(key, map.next_value_seed(Tree)?);
+            members.insert(key, map.next_value_seed(self)?);
         }
         Ok(Value::Object(members))
     }
@@ -270,98 +328,10 @@ impl<'de> Visitor<'de> for KeyProbe<'_> {
 /// The environment's `REMUDA_*_KWARGS` are JSON, by the same rules about duplicates.
 pub(crate) fn json(text: &str) -> Result<Value, String> {
     let mut reader = serde_json::Deserializer::from_str(text);
-    let tree = Tree.deserialize(&mut reader).map_err(|e| e.to_string())?;
+    let tree = Tree(&Pardons::default()).deserialize(&mut reader).map_err(|e| e.to_string())?;
     reader.end().map_err(|e| e.to_string())?;
     Ok(tree)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    /// The rules people can rely on; the same as those of `serde_yaml` 0.9 where that has any.
-    #[test]
-    fn scalars_mean_what_serde_yaml_says() {
-        let cases = [
-            ("no", json!("no")),
-            ("on", json!("on")),
-            ("yes", json!("yes")),
-            ("True", json!(true)),
-            ("~", json!(null)),
-            ("NULL", json!(null)),
-            ("0o17", json!(15)),
-            ("017", json!("017")),
-            ("0x1f", json!(31)),
-            ("0b11", json!(3)),
-            ("1_000", json!("1_000")),
-            ("+1", json!(1)),
-            ("1e3", json!(1000.0)),
-            ("18446744073709551615", json!(u64::MAX)),
-            ("2001-01-01", json!("2001-01-01")),
-            ("12:30:45", json!("12:30:45")),
-            ("!!str 1", json!("1")),
-            ("[1, {a: b}]", json!([1, {"a": "b"}])),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(parse(&format!("a: {text}")).unwrap()["a"], expected, "{text}");
-            assert_eq!(scalar(text), expected, "--param a={text}");
-        }
-        assert_eq!(scalar(""), json!(""));
-        assert_eq!(scalar("a: b: c"), json!("a: b: c"));
-        assert_eq!(scalar("[1"), json!("[1"));
-    }
-
-    #[test]
-    fn merge_keys_are_carried_out() {
-        let text = "base: &b {k: 1, z: 0}\nother: &o {k: 2, q: 3}\none: {<<: *b, z: 2}\ntwo:\n  <<: [*b, *o]\n";
-        let tree = parse(text).unwrap();
-        assert_eq!(tree["one"], json!({"z": 2, "k": 1}));
-        assert_eq!(tree["two"], json!({"k": 1, "z": 0, "q": 3}));
-    }
-
-    #[test]
-    fn what_cannot_be_meant_is_refused_with_a_place() {
-        let cases = [
-            ("a: 1\nb: 2\na: 3", "3:1: the key `a` stands here twice"),
-            ("a:\n  - !foo 1", "2:5: a[0]: the tag `!foo` means nothing here"),
-            ("a: 18446744073709551616", "1:4: a: 18446744073709551616 is too large for a number: quote it"),
-            ("a: .nan", "1:4: a: the number is not finite"),
-            ("a: .inf", "1:4: a: the number is not finite (no bound is null, or the key left out)"),
-            ("a: [1,\n  2", "3:1: did not find expected ',' or ']', while parsing a flow sequence at line 1 column 4"),
-            ("a: *nope", "1:4: unknown anchor"),
-        ];
-        for (text, expected) in cases {
-            let fault = parse(text).unwrap_err();
-            let l = fault.location.unwrap();
-            assert_eq!(format!("{}:{}: {}", l.line, l.column, fault.message), expected, "{text}");
-        }
-        assert!(parse("--- 1\n--- 2").is_err());
-        assert_eq!(parse("# only a comment\n\n").unwrap(), Value::Null);
-    }
-
-    #[test]
-    fn every_entry_can_be_found() {
-        let text = "a:\n  b: [x, {c: 1}]\n  d: |\n    text\n1: &q\n  e: 2\nf: *q\n";
-        let key = |k: &str| Step::Key(k.into());
-        let at = |path: &[Step], at| locate(text, path, at).map(|l| (l.line, l.column));
-        assert_eq!(at(&[key("a")], At::Key), Some((1, 1)));
-        assert_eq!(at(&[key("a"), key("b")], At::Key), Some((2, 3)));
-        assert_eq!(at(&[key("a"), key("b")], At::Value), Some((2, 6)));
-        assert_eq!(at(&[key("a"), key("b"), Step::Index(0)], At::Value), Some((2, 7)));
-        assert_eq!(at(&[key("a"), key("b"), Step::Index(1), key("c")], At::Key), Some((2, 11)));
-        assert_eq!(at(&[key("a"), key("b"), Step::Index(1), key("c")], At::Value), Some((2, 14)));
-        assert_eq!(at(&[key("a"), key("d")], At::Value), Some((3, 6)));
-        assert_eq!(at(&[key("1")], At::Key), Some((5, 1)));
-        assert_eq!(at(&[key("f"), key("e")], At::Key), Some((6, 3)));
-        assert_eq!(at(&[key("nope")], At::Key), None);
-        assert_eq!(at(&[key("a"), Step::Index(0)], At::Value), None);
-    }
-
-    #[test]
-    fn json_follows_the_same_rules() {
-        assert_eq!(json(r#"{"a": [1, 2.5, null]}"#).unwrap(), json!({"a": [1, 2.5, null]}));
-        assert!(json(r#"{"a": 1, "a": 2}"#).unwrap_err().contains("twice"));
-        assert!(json("{} x").is_err());
-    }
-}
+mod tests;

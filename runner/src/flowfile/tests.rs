@@ -214,3 +214,24 @@ fn a_layer_carries_the_mistakes_of_its_whole_file() {
     let told = crate::TaskRunner::builder().load(config::Loader::new().flow(layer)).unwrap_err().to_string();
     insta::assert_snapshot!(told);
 }
+
+#[test]
+fn a_bad_number_is_told_with_the_rest_and_once() {
+    let text = "params: {big: 18446744073709551616, n: .nan, list: [1, .inf]}
+runner:
+  adapt_kwargs: {maximum: .inf, maxmum: 2}
+  cluster_kwargs: {n_workers: .inf, n_wrokers: 4}
+tasks:
+  a: {comand: [ls, '{{ n }}']}
+  b: {python: 'm:f', args: ['{{ big }}', .nan], kwargs: {x: '{{ list }}', y: .inf}, annotations: {priority: .inf, retries: .nan}}
+  c: {python: 'm:f', map: {x: {range: .inf}, y: .nan, z: [.nan]}}
+  d: {python: 'm:f', map: {x: $c}, after: .nan, name: .inf, annotations: .nan}
+result: .nan
+";
+    let document = Document::read("flow.yaml", text, Format::Yaml).unwrap();
+    let (layer, plan) = FlowPlan::parse_parts(&document, Given::default());
+    assert!(plan.is_err());
+    insta::assert_snapshot!(crate::TaskRunner::builder().load(config::Loader::new().flow(layer)).unwrap_err());
+    // To those who only read it, it is no document.
+    assert!(Document::parse("flow.yaml", text, Format::Yaml).unwrap_err().to_string().starts_with("16 mistakes"));
+}

@@ -36,19 +36,16 @@ impl FlowPlan {
             templates: Templates::new(),
             params: Scope::new(),
             broken: given.broken,
-            failed: HashSet::new(),
+            failed: document.bad_paths(),
             ids: Vec::new(),
             mistakes: given.mistakes,
         };
+        parser.mistakes.extend(document.bad());
         let plan = parser.file(given.values);
         let mut runner = plan.runner.clone();
-        runner.settings.retain(|setting| {
-            let key = format!("runner.{}", setting.key);
-            !parser.failed.iter().any(|failed| failed.starts_with(&key))
-        });
+        runner.leave_out(&["runner"].into(), &parser.failed);
         let mut mistakes = parser.mistakes;
         mistakes.sort();
-        runner.unclear |= ["runner", "runner.cluster_class", "runner.address"].iter().any(|key| parser.failed.contains(*key));
         runner.mistakes = mistakes.clone();
         (runner, mistakes.or(plan))
     }
@@ -60,7 +57,7 @@ struct Parser<'a> {
     params: Scope,
     /// Params without a usable value: what uses them is not reported once more.
     broken: HashSet<String>,
-    /// Where a template could not be filled in: the type there means nothing.
+    /// Where a template could not be filled in, or a number not be read: the type there means nothing.
     failed: HashSet<String>,
     /// Of the tasks, in the order of the file.
     ids: Vec<String>,

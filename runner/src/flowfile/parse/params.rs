@@ -27,6 +27,10 @@ impl Parser<'_> {
             let value = match given.get(name) {
                 Some(value) => value.clone(),
                 None if self.broken.contains(name) => continue,
+                None if self.failed.contains(&path.to_string()) => {
+                    self.broken.insert(name.clone());
+                    continue;
+                }
                 None if value.is_null() => {
                     self.broken.insert(name.clone());
                     self.report(&path, At::Key, format!("has no value: give it with --param {name}=VALUE"));
