@@ -10,17 +10,24 @@ pub(super) struct Steady {
     arrivals: VecDeque<Arrival>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Arrival {
     at: f64,
     tasks: f64,
-    /// Seconds.
+    /// Seconds, with the durations as they are known now.
     work: f64,
+    /// So many of each kind.
+    #[serde(default)]
+    kinds: Vec<(usize, f64)>,
 }
 
 impl Steady {
     /// Fewer say nothing; more than the most would be slow to see a change.
     const ENOUGH: usize = 6;
+    /// Fewer are no sign of more.
+    const BEGUN: usize = 3;
+    /// The rate of so few may be so much more than it looks: the first decision may have seen half of what came before the next.
+    const ROUGHLY: f64 = 1.5;
     const MOST: usize = 24;
     /// Of the bins of a stream, seconds.
     pub(super) const NARROW: f64 = 2.0;
@@ -31,8 +38,9 @@ impl Steady {
     /// So much longer where it does already: at the limit it would do by turns.
     const SLACK: f64 = 1.2;
 
-    /// `tasks` of `work` seconds in all have arrived.
-    pub(super) fn note(&mut self, now: f64, interval: f64, tasks: f64, work: f64) {
+    /// So many tasks of each of these kinds have arrived; `means`: how long those of each take, as is known now.
+    pub(super) fn note(&mut self, now: f64, interval: f64, kinds: Vec<(usize, f64)>, means: &[f64]) {
+        let tasks: f64 = kinds.iter().map(|kind| kind.1).sum();
         if self.late(now, interval) {
             self.arrivals.clear();
         }
@@ -40,10 +48,13 @@ impl Steady {
             if self.early(now, interval) {
                 self.arrivals.drain(..self.arrivals.len() - 1);
             }
-            self.arrivals.push_back(Arrival { at: now, tasks, work });
+            self.arrivals.push_back(Arrival { at: now, tasks, work: 0.0, kinds });
             if self.arrivals.len() > Self::MOST {
                 self.arrivals.pop_front();
             }
+        }
+        for arrival in &mut self.arrivals {
+            arrival.work = arrival.kinds.iter().map(|(kind, tasks)| tasks * means.get(*kind).copied().unwrap_or_default()).sum();
         }
     }
 
@@ -53,17 +64,40 @@ impl Steady {
     ///
     /// `longest`: how long the only worker waits for the next task at most; else it is no load that keeps one.
     pub(super) fn rate(&self, holding: bool, width: f64, longest: f64) -> f64 {
-        let Some(gap) = self.gap().filter(|_| self.arrivals.len() >= Self::ENOUGH) else { return 0.0 };
-        let gaps = (self.arrivals.len() - 1) as f64;
-        let widest = self.arrivals.iter().map(|arrival| arrival.tasks).fold(0.0, f64::max);
-        let least = if widest > 1.0 { width } else { Self::NARROW };
-        if gap * gaps < least * (Self::ENOUGH - 1) as f64 {
-            return 0.0;
-        }
-        let rate = self.arrivals.iter().take(self.arrivals.len() - 1).map(|arrival| arrival.work).sum::<f64>() / (gap * gaps);
-        let pause = gap * (1.0 - rate);
+        let rate = self.so_far().0;
         let longest = if holding { longest * Self::SLACK } else { longest };
-        if widest > rate.max(1.0) || pause > longest { 0.0 } else { rate }
+        let is_load = self.known(width) && self.widest() <= rate.max(1.0) && self.pause(rate) <= longest;
+        if is_load { rate } else { 0.0 }
+    }
+
+    /// The same while too few came, in too short a time: what it will be if it goes on as it began. 0 unless two gaps are alike.
+    pub(super) fn begun(&self, width: f64, longest: f64) -> f64 {
+        let rate = self.so_far().0;
+        let may_be = !self.known(width) && self.widest() <= (Self::ROUGHLY * rate).max(1.0) && self.pause(rate) <= longest;
+        if may_be && self.arrivals.len() >= Self::BEGUN { rate } else { 0.0 }
+    }
+
+    /// Whether enough came, in enough time.
+    fn known(&self, width: f64) -> bool {
+        let least = if self.widest() > 1.0 { width } else { Self::NARROW };
+        self.arrivals.len() >= Self::ENOUGH && self.so_far().1 >= least * (Self::ENOUGH - 1) as f64
+    }
+
+    /// Seconds of work per second, and in how many seconds they came.
+    fn so_far(&self) -> (f64, f64) {
+        let time = self.gap().unwrap_or(0.0) * (self.arrivals.len() as f64 - 1.0);
+        let work = self.arrivals.iter().rev().skip(1).map(|arrival| arrival.work).sum::<f64>();
+        (if time > 0.0 { work / time } else { 0.0 }, time)
+    }
+
+    /// How long one worker would wait for the next.
+    fn pause(&self, rate: f64) -> f64 {
+        self.gap().map_or(f64::INFINITY, |gap| gap * (1.0 - rate))
+    }
+
+    /// Tasks at a time, at most.
+    fn widest(&self) -> f64 {
+        self.arrivals.iter().map(|arrival| arrival.tasks).fold(0.0, f64::max)
     }
 
     /// The mean.
@@ -91,12 +125,34 @@ mod tests {
 
     /// What comes at these times, `tasks` of 6 s each; looked at once a second until `now`.
     fn rate(times: &[u32], tasks: u32, now: u32) -> f64 {
+        steady(times, tasks, now).rate(false, 2.0, 15.0)
+    }
+
+    fn steady(times: &[u32], tasks: u32, now: u32) -> Steady {
         let mut steady = Steady::default();
         for second in 0..=now {
             let tasks = if times.contains(&second) { f64::from(tasks) } else { 0.0 };
-            steady.note(f64::from(second), 1.0, tasks, tasks * 6.0);
+            steady.note(f64::from(second), 1.0, if tasks > 0.0 { vec![(0, tasks)] } else { vec![] }, &[6.0]);
         }
-        steady.rate(false, 2.0, 15.0)
+        steady
+    }
+
+    #[test]
+    fn what_has_begun_to_come_evenly_may_be_a_load() {
+        let begun = |times: &[u32], tasks, now| steady(times, tasks, now).begun(2.0, 15.0);
+        assert_eq!([begun(&[0, 5], 1, 6), begun(&[0, 5, 10], 1, 11), begun(&[0, 5, 10], 1, 19)], [0.0, 1.2, 0.0], "too few, over");
+        assert_eq!([begun(&[0, 2, 9], 1, 9), begun(&[0, 5, 10], 2, 11), begun(&[0, 19, 38], 2, 38)], [0.0, 2.4, 0.0], "uneven, graphs");
+        assert_eq!(begun(&[0, 5, 10, 15, 20, 25], 1, 26), 0.0, "it is one");
+    }
+
+    /// The first come before anybody knows how long they take, or while that looks longer than it is.
+    #[test]
+    fn what_came_is_worth_what_is_known_now() {
+        let mut steady = Steady::default();
+        for second in 0..=10 {
+            steady.note(f64::from(second), 1.0, vec![(0, 1.0)], &[if second < 10 { f64::from(second) } else { 2.5 }]);
+        }
+        assert_eq!(steady.rate(false, 2.0, 15.0), 2.5);
     }
 
     #[test]

@@ -38,14 +38,17 @@ impl Stream {
     /// Takes in what arrived since the last decision.
     pub(super) fn note(&mut self, load: &Load, durations: &[Estimate], now: f64, (startup, interval): (f64, f64)) {
         self.arrived.resize(self.arrived.len().max(load.prefixes.len()), 0);
-        let (mut tasks, mut work) = (0.0, 0.0);
-        for ((prefix, estimate), before) in load.prefixes.iter().zip(durations).zip(&mut self.arrived) {
+        let (mut kinds, mut work) = (vec![], 0.0);
+        for (kind, ((prefix, estimate), before)) in load.prefixes.iter().zip(durations).zip(&mut self.arrived).enumerate() {
             let arrived = prefix.arrived.saturating_sub(*before) as f64;
-            tasks += arrived;
+            if arrived > 0.0 {
+                kinds.push((kind, arrived));
+            }
             work += arrived * estimate.mean;
             *before = prefix.arrived;
         }
-        self.steady.note(now, interval, tasks, work);
+        let means: Vec<f64> = durations.iter().map(|estimate| estimate.mean).collect();
+        self.steady.note(now, interval, kinds, &means);
         self.work += work;
         let passed = now - self.since;
         if passed >= Self::width(startup) {
@@ -94,6 +97,13 @@ impl Stream {
             self.held = (rate / Self::USUAL / slots).ceil() as u32;
         }
         self.held
+    }
+
+    /// The rate of tasks that have begun to come evenly, too few yet to say that they will go on so, and workers for it, rather one too
+    /// many. Whoever of them is there stays until that is known: let go, they would be asked for again a few tasks later. Nobody is started.
+    pub(super) fn likely(&self, startup: f64, slots: f64, calm: f64) -> (f64, u32) {
+        let rate = if self.held == 0 { self.steady.begun(Self::width(startup), calm) } else { 0.0 };
+        (rate, (rate / Self::FEW / slots).ceil() as u32)
     }
 }
 

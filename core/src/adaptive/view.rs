@@ -39,6 +39,8 @@ pub(super) struct View<'a> {
     pub(super) rate: f64,
     /// Workers that keep up with the stream; 0: no stream.
     pub(super) streaming: u32,
+    /// The same for what may become one: for it they stay, if they are there.
+    pub(super) likely: (f64, u32),
     /// How long a worker may idle: as learned, and at least `wait_count` decisions.
     pub(super) timer: f64,
     pub(super) keep: f64,
@@ -80,6 +82,7 @@ impl<'a> View<'a> {
             stored: fleet.workers.iter().map(|worker| worker.bytes as f64).sum(),
             rate: 0.0,
             streaming: 0,
+            likely: (0.0, 0),
             timer: 0.0,
             keep: 0.0,
         };

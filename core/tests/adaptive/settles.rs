@@ -61,6 +61,28 @@ fn one_task_after_the_other_settles() {
     }
 }
 
+/// While it is being learned what comes, and how long it takes, the number may go beyond what it settles at, as workers are started for what
+/// has piled up meanwhile; but nobody is let go who is asked for again. With one task of a second each second it once went 2, 1, 2.
+#[test]
+fn a_constant_load_lets_nobody_go_who_is_asked_for_again() {
+    let millis = Duration::from_millis;
+    for (every, each) in
+        [(300, 1000), (500, 1000), (1000, 500), (1000, 900), (1000, 1000), (1000, 1100), (1000, 2500), (2000, 1000), (2000, 5000)]
+    {
+        for (startup, phase) in
+            [500, 1000, 1500, 2000, 3000, 5000].into_iter().flat_map(|startup| [50, 450, 850].map(|phase| (startup, phase)))
+        {
+            let mut herd = Herd::new(bounded(0, 4), Backend::new(secs(1)), 1, 7, 0.0);
+            herd.starts_in(millis(startup));
+            (0..120_000 / every).for_each(|k| herd.submit(millis(phase + every * k), 1, millis(each)));
+            let Plot { desired, killed } = herd.plot(110);
+            let lowered = desired.windows(2).position(|pair| pair[1] < pair[0]).unwrap_or(desired.len());
+            let raised = desired.windows(2).rposition(|pair| pair[1] > pair[0]).unwrap_or(0);
+            assert!(raised < lowered && killed == 0, "{each} ms every {every} ms, start-up {startup} ms, from {phase} ms on: {desired:?}");
+        }
+    }
+}
+
 /// Seven and eight tasks by turns in each bin of the rate: the fleet stays all the same. It once went up and down every ten seconds.
 #[test]
 fn uneven_constant_load_settles() {
