@@ -70,6 +70,7 @@ impl State {
     pub(super) fn taken_back(&mut self, fleet: &Fleet) {
         let again = self.starts.again(fleet).min(u64::from(std::mem::take(&mut self.asked)));
         self.usage.launched = self.usage.launched.saturating_sub(again);
+        self.tokens = self.tokens.map(|tokens| tokens + again as f64);
     }
 
     /// The end, at `now`: what was used since the last decision. Workers that came after it count from their `billed` on.
@@ -171,6 +172,9 @@ pub(super) struct Start {
     pub(super) lost: bool,
     #[serde(default)]
     draining: bool,
+    /// When it was taken in again, after it was to be taken back.
+    #[serde(default)]
+    again: Option<f64>,
 }
 
 impl Starts {
@@ -198,7 +202,7 @@ impl Starts {
         for worker in fleet.workers.iter().filter(|worker| worker.phase == Phase::Starting) {
             if let Some(start) = self.workers.get_mut(&worker.id)
                 && !start.lost
-                && clock.now - start.launched > after
+                && clock.now - start.again.unwrap_or(start.launched) > after
             {
                 start.lost = true;
                 lost = true;
@@ -220,6 +224,10 @@ impl Starts {
     fn heard_of(&mut self, worker: &Worker, known: Option<Start>, clock: &Clock, prior: (f64, f64)) -> Start {
         let mut start =
             known.unwrap_or_else(|| Start { launched: worker.launched.map_or(clock.now, |at| clock.heard(at)), ..Start::default() });
+        if start.draining && worker.phase == Phase::Starting {
+            // Nobody waited for it meanwhile. How long a start takes is learned from the whole of it all the same.
+            (start.again, start.lost) = (Some(clock.now), false);
+        }
         start.draining = worker.phase == Phase::Draining;
         if start.billed.is_none() {
             start.billed = worker.billed.map(|at| clock.heard(at).max(start.launched));
@@ -301,7 +309,7 @@ mod tests {
             memory_limit: 0,
             pinned: false,
         };
-        let backend = Backend::new(Duration::from_secs(60));
+        let backend = Backend { launch_burst: 10, launch_rate: 1e-9, ..Backend::new(Duration::from_secs(60)) };
         let adaptive = Adaptive::new(AdaptConfig { minimum: Some(4), ..AdaptConfig::default() }, backend.clone());
         let secs = Duration::from_secs;
         let mut state = State::default();
@@ -311,6 +319,7 @@ mod tests {
             let fleet = Fleet { workers, ..Fleet::default() };
             let (next, decision) = adaptive.hold(std::mem::take(&mut state), secs(now), &fleet);
             state = next;
+            assert_eq!(state.tokens.map(|tokens| 10 - tokens.round() as u64), Some(state.usage.launched), "a token for each");
             (decision.launch, state.usage.launched)
         };
         use Phase::{Draining, Live, Starting};
@@ -359,5 +368,33 @@ mod tests {
             assert!((all - if now < 15 { 10.0 } else { 10.4 }).abs() < 1e-9 && (now < 15 || (billed - 10.0).abs() < 1e-9));
             assert_eq!(starts.workers[&2].lost, now > 30, "at {now}");
         }
+    }
+
+    #[test]
+    fn a_request_that_is_taken_in_again_is_waited_for_anew() {
+        let secs = Duration::from_secs;
+        let (mut clock, mut starts) = (Clock::default(), Starts::default());
+        let mut at = |now, phase| {
+            clock.advance(secs(now), 1.0);
+            let worker = Worker {
+                id: 1,
+                phase,
+                launched: Some(secs(0)),
+                billed: None,
+                slots: 1,
+                processing: 0,
+                bytes: 0,
+                memory_limit: 0,
+                pinned: false,
+            };
+            starts.learn(&clock, &Fleet { workers: vec![worker], ..Fleet::default() }, (10.0, 10.0));
+            (starts.workers[&1].lost, starts.learned)
+        };
+        // Three start-ups are waited for.
+        let lost = [(0, Phase::Starting), (20, Phase::Draining), (35, Phase::Starting), (60, Phase::Starting), (66, Phase::Starting)]
+            .map(|(now, phase)| at(now, phase).0);
+        assert_eq!(lost, [false, false, false, false, true]);
+        assert_eq!([at(67, Phase::Draining).0, at(68, Phase::Starting).0], [true, false], "so is one that was written off");
+        assert_eq!(at(70, Phase::Live(secs(70))), (false, Some((16.0, 9.0))), "it took 70 s to start");
     }
 }
