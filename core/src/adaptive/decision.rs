@@ -42,7 +42,8 @@ pub enum Reason {
         before: Option<f64>,
         /// And this long with those asked for.
         after: f64,
-        /// Seconds of work that arrive per second meanwhile, and keep workers from it; 0: no stream of tasks.
+        /// Seconds of work that arrive per second meanwhile, and keep workers from it; 0: no stream of tasks, or not told.
+        #[serde(default)]
         beside: f64,
     },
     /// Nothing is known of how long these tasks take: between one worker and one for each.
@@ -74,7 +75,8 @@ pub enum Reason {
     Maximum {
         /// It.
         workers: u32,
-        /// Unfinished tasks.
+        /// Unfinished tasks; 0: not told.
+        #[serde(default)]
         tasks: u64,
         /// The work at hand takes this long with those there are and come. `None`: for ever, as far as can be seen.
         finish: Option<f64>,
@@ -92,7 +94,8 @@ pub enum Reason {
     Budget {
         /// Worker-seconds used so far.
         spent: f64,
-        /// Worker-seconds that may be.
+        /// Worker-seconds that may be; 0: none, or not told.
+        #[serde(default)]
         budget: f64,
         /// Workers that would have been asked for.
         wanted: u32,
@@ -246,7 +249,8 @@ impl fmt::Display for Reason {
             }
             Self::Budget { spent, budget, wanted } => {
                 let wanted = of(*wanted, "more worker");
-                write!(f, "the budget is spent ({spent:.0} of {budget:.0} worker-seconds used): {wanted} would help")
+                let of = if *budget > 0.0 { format!(" of {budget:.0}") } else { String::new() };
+                write!(f, "the budget is spent ({spent:.0}{of} worker-seconds used): {wanted} would help")
             }
             Self::Blocked { wanted } => {
                 write!(f, "{} wanted, but starting workers fails: none is asked for now", of(*wanted, "more worker"))
@@ -287,5 +291,20 @@ impl fmt::Display for Decision {
             write!(f, " ({what} {sign}{count})")?;
         }
         write!(f, ": {}", self.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Logs that were written before these reasons told more.
+    #[test]
+    fn reasons_of_older_logs_are_read() {
+        let read = |line: &str| serde_json::from_str::<Reason>(line).unwrap().to_string();
+        assert_eq!(read(r#"{"why":"faster","tasks":9,"before":8.0,"after":4.0}"#), "9 tasks, done in 4.0 s instead of 8.0 s");
+        assert_eq!(read(r#"{"why":"maximum","workers":5}"#), "the maximum is 5");
+        let budget = read(r#"{"why":"budget","spent":70.0,"wanted":2}"#);
+        assert_eq!(budget, "the budget is spent (70 worker-seconds used): 2 more workers would help");
     }
 }
