@@ -19,7 +19,10 @@ pub(super) fn message(outlook: &Outlook, limit: Duration) -> Option<Message> {
         _ => return None,
     };
     let (hint, limit) = end.map_or((Value::Nil, Value::Nil), |end| (end.into(), limit.as_secs_f64().into()));
-    Some(map([("t", "expect".into()), ("reason", outlook.absence().as_str().into()), ("hint", hint), ("limit", limit)]).into())
+    // For the work there is: for a task that none like them would do nobody is started.
+    let adaptive = matches!(outlook, Outlook::Adaptive { .. }).into();
+    let reason = outlook.absence().as_str().into();
+    Some(map([("t", "expect".into()), ("reason", reason), ("hint", hint), ("limit", limit), ("adaptive", adaptive)]).into())
 }
 
 #[cfg(test)]
@@ -42,6 +45,8 @@ mod tests {
             let told = message(&outlook, Duration::from_secs(60)).unwrap();
             assert_eq!(get(told.body(), "reason").and_then(text), Some(reason));
             assert_eq!(get(told.body(), "hint").and_then(text), hint);
+            let adaptive = matches!(outlook, Outlook::Adaptive { .. });
+            assert_eq!(get(told.body(), "adaptive").and_then(Value::as_bool), Some(adaptive), "{outlook:?}");
             assert_eq!(get(told.body(), "limit").and_then(Value::as_f64), hint.map(|_| 60.0), "{outlook:?}");
         }
     }

@@ -132,9 +132,10 @@ class Waits:
         return reason, None
 
     def was_passed_over(self, record):
-        """Whether a keeper's workers came or were there while it waited, and have gone again: none of them would do."""
+        """Whether workers that come as the work asks for them came or were there while it waited, and have gone again: none would do."""
         seen = self.left is not None and record.since is not None and record.since < self.left
-        return seen and self.core.owner["ever"] and record.definition.unfit is not None and not is_for_first(record.definition)
+        adapts = self.outlook is not None and self.outlook.get("adaptive")
+        return seen and adapts and record.definition.unfit is not None and not is_for_first(record.definition)
 
     def unmatched(self, record, now, reasons):
         """The same for one that none of the workers fits, where there are any."""

@@ -162,7 +162,7 @@ async def what_waited_for_the_first_worker_waits_for_its_turn_when_it_is_there()
 
 async def what_no_worker_fitted_has_an_end_although_all_are_gone_again():
     there = Waiting("no-worker")
-    there.expect(reason="adaptive scaling starts them", hint=None, limit=None)
+    there.expect(reason="adaptive scaling starts them", hint=None, limit=None, adaptive=True)
     definitions = [[1, {"name": "f", "workers": ["7"]}], [2, {"name": "f", "workers": ["0"]}], [3, {"name": "f"}]]
     message = {"t": "submit", "n": 1, "defs": definitions, "tasks": [[n, n, b"", []] for n in (1, 2, 3)]}
     await there.submit(message)
@@ -191,25 +191,31 @@ async def what_no_worker_fitted_has_an_end_although_all_are_gone_again():
     await until(lambda: sorted(there.session.keys) == [2, 3, 4])
 
 
-async def where_nobody_keeps_the_workers_others_may_come_at_any_time():
-    there = Waiting("no-worker")
-    there.core.owner["ever"] = False
-    await there.submit({"t": "submit", "n": 1, "defs": [[1, {"name": "f", "workers": ["x"]}]], "tasks": [[1, 1, b"", []]]})
-    await there.told("pending")
-    first = worker("a")
-    there.core.scheduler.workers = {first.address: first}
-    there.waits.joins(first)
-    there.core.scheduler.workers = {}
-    there.waits.joined -= shim.LATE
-    for record in there.core.records.values():
-        record.since -= 2 * shim.LATE
-    there.waits.retell()
-    assert list(there.session.keys) == [1] and there.waits.due is None
+async def a_worker_that_others_start_or_that_is_started_again_is_waited_for():
+    for kept in (False, True):
+        there = Waiting("no-worker")
+        there.core.owner["ever"] = kept
+        if kept:
+            there.expect(reason="0 of 2 joined", hint=None, limit=None, adaptive=False)
+        await there.submit({"t": "submit", "n": 1, "defs": [[1, {"name": "f", "workers": ["1"]}]], "tasks": [[1, 1, b"", []]]})
+        await there.told("pending")
+        first = worker("0-0")
+        there.core.scheduler.workers = {first.address: first}
+        there.waits.joins(first)
+        there.core.scheduler.workers = {}
+        there.waits.joined -= shim.LATE
+        for record in there.core.records.values():
+            record.since -= 2 * shim.LATE
+        there.session.events = []
+        there.waits.retell()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert list(there.session.keys) == [1] and there.waits.due is None, there.session.events
 
 
 run(
     what_no_worker_fitted_has_an_end_although_all_are_gone_again,
-    where_nobody_keeps_the_workers_others_may_come_at_any_time,
+    a_worker_that_others_start_or_that_is_started_again_is_waited_for,
     what_no_worker_will_run_is_known,
     what_waits_in_vain_is_given_up,
     the_keeper_says_why_there_is_no_worker_and_whether_one_will_come,
