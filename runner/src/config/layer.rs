@@ -5,7 +5,10 @@ use std::{
     fmt,
 };
 
-use remuda_core::{error::Error, kwargs::nearest};
+use remuda_core::{
+    error::Error,
+    kwargs::{is_secret, nearest},
+};
 use serde_json::{Map, Value};
 
 use super::{
@@ -159,7 +162,7 @@ impl Layer {
                 Err(error) => layer.mistakes.add(
                     format!("environment {name}"),
                     "",
-                    format!("expected a JSON object like {{\"n_workers\": 4}}: {error}"),
+                    format!("expected a JSON object like {}: {error}", example(KEYS[at])),
                 ),
             }
         }
@@ -219,11 +222,11 @@ impl Layer {
             ("cluster_class" | "address", Value::String(_)) => self.push(path.clone(), value, origin(&path, At::Key)),
             ("cluster_class", other) => {
                 unclear = true;
-                wrong(At::Value, format!("expected the name of a class like \"local::LocalCluster\", found {} {other}", type_name(other)));
+                wrong(At::Value, format!("expected the name of a class like \"local::LocalCluster\", found {}", shown(other)));
             }
             ("address", other) => {
                 unclear = true;
-                wrong(At::Value, format!("expected a text like \"tcp://host:8786\", found {} {other}", type_name(other)));
+                wrong(At::Value, format!("expected a text like \"tcp://host:8786\", found {}", shown(other)));
             }
             (_, Value::Null) => self.push(path.clone(), Value::Null, origin(&path, At::Key)),
             (_, Value::Object(members)) => {
@@ -234,7 +237,7 @@ impl Layer {
                     self.push(path.clone(), value, origin(&path, At::Key));
                 }
             }
-            (_, other) => wrong(At::Value, format!("expected a mapping, found {} {other}", type_name(other))),
+            (_, other) => wrong(At::Value, format!("expected a mapping, found {}", type_name(other))),
         }
         self.unclear |= unclear;
     }
@@ -297,16 +300,51 @@ pub fn parse_bounds(text: &str) -> Result<Map<String, Value>, String> {
     Ok(bounds)
 }
 
-/// `resources.GPU=1`: the keys, and the value by YAML's rules for scalars.
+/// `resources.GPU=1`: the keys, and the value by YAML's rules for scalars. What may be a secret is not told.
 pub(crate) fn split_assignment(text: &str) -> Result<(Vec<&str>, Value), String> {
-    let Some((key, value)) = text.split_once('=') else {
-        return Err(format!("expected key=value, found \"{text}\""));
+    // `password: c2VjcmV0==` has no value after a `=`, however it looks.
+    let divided = text.split_once('=').filter(|(key, _)| !key.split_once(':').is_some_and(|(key, _)| is_secret(key)));
+    let Some((key, value)) = divided else {
+        return Err(match key_of(text) {
+            "" => "expected key=value, found a text without `=`".into(),
+            key if key.len() == text.trim().len() => format!("expected key=value, found \"{key}\""),
+            key => format!("expected key=value, found \"{key}\" and no `=` after it"),
+        });
     };
     let keys: Vec<&str> = key.trim().split('.').collect();
     if keys.iter().any(|k| k.is_empty() || k.contains(char::is_whitespace)) {
-        return Err(format!("\"{key}\" is no key: expected key=value or key.sub=value, found \"{text}\""));
+        let key = match key_of(key) {
+            known if known.len() == key.len() => format!("\"{key}\""),
+            "" => "what stands before the `=`".into(),
+            known => format!("what begins with \"{known}\""),
+        };
+        return Err(format!("{key} is no key: expected key=value or key.sub=value"));
     }
     Ok((keys, yaml::scalar(value)))
+}
+
+/// As much of a text as can be a key.
+fn key_of(text: &str) -> &str {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | '-' | '.')).unwrap_or(text.len());
+    &text[..end]
+}
+
+/// What a variable may hold.
+fn example(key: &str) -> &'static str {
+    match key {
+        "client_kwargs" => r#"{"timeout": "10s"}"#,
+        "adapt_kwargs" => r#"{"maximum": 10}"#,
+        _ => r#"{"n_workers": 4}"#,
+    }
+}
+
+/// What stands where a text should: of a list or a mapping, which may have secrets in it, only that it is one.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Bool(_) | Value::Number(_) => format!("{} {value}", type_name(value)),
+        other => type_name(other).to_owned(),
+    }
 }
 
 pub(crate) fn type_name(value: &Value) -> &'static str {

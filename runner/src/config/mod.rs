@@ -106,4 +106,6 @@ impl RunConfig {
 }
 
 #[cfg(test)]
+mod secret_tests;
+#[cfg(test)]
 mod tests;

@@ -19,6 +19,9 @@ pub(crate) fn parse(text: &str) -> Result<Value, Fault> {
     read(text, &Pardons::default())
 }
 
+/// Without its digits: it may be a token.
+const TOO_LARGE: &str = "the number is too large: quote it";
+
 /// So many numbers are told at once. Each takes a pass.
 const MOST_BAD: usize = 20;
 
@@ -157,12 +160,12 @@ impl<'de> Visitor<'de> for Tree<'_> {
         Ok(value.into())
     }
 
-    fn visit_i128<E: serde::de::Error>(self, value: i128) -> Result<Value, E> {
-        self.0.number(format!("{value} is too large for a number: quote it"))
+    fn visit_i128<E: serde::de::Error>(self, _: i128) -> Result<Value, E> {
+        self.0.number(TOO_LARGE.to_owned())
     }
 
-    fn visit_u128<E: serde::de::Error>(self, value: u128) -> Result<Value, E> {
-        self.0.number(format!("{value} is too large for a number: quote it"))
+    fn visit_u128<E: serde::de::Error>(self, _: u128) -> Result<Value, E> {
+        self.0.number(TOO_LARGE.to_owned())
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
@@ -207,8 +210,9 @@ impl<'de> Visitor<'de> for Tree<'_> {
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Value, A::Error> {
-        let (tag, _) = data.variant::<String>()?;
-        Err(A::Error::custom(format!("the tag `!{tag}` means nothing here")))
+        // Not told: it may be a password that begins with an exclamation mark.
+        data.variant::<IgnoredAny>()?;
+        Err(A::Error::custom("a tag means nothing here: quote a text that begins with `!`"))
     }
 }
 

@@ -45,8 +45,8 @@ fn merge_keys_are_carried_out() {
 fn what_cannot_be_meant_is_refused_with_a_place() {
     let cases = [
         ("a: 1\nb: 2\na: 3", "3:1: the key `a` stands here twice"),
-        ("a:\n  - !foo 1", "2:5: a[0]: the tag `!foo` means nothing here"),
-        ("a: 18446744073709551616", "1:4: a: 18446744073709551616 is too large for a number: quote it"),
+        ("a:\n  - !foo 1", "2:5: a[0]: a tag means nothing here: quote a text that begins with `!`"),
+        ("a: 18446744073709551616", "1:4: a: the number is too large: quote it"),
         ("a: .nan", "1:4: a: the number is not finite"),
         ("a: .inf", "1:4: a: the number is not finite (no bound is null, or the key left out)"),
         ("a: [1,\n  2", "3:1: did not find expected ',' or ']', while parsing a flow sequence at line 1 column 4"),
