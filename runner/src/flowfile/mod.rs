@@ -90,7 +90,8 @@ impl Given {
             match config::split_assignment(text) {
                 Ok((keys, value)) => drop(given.values.insert(keys.join("."), value)),
                 Err(error) => {
-                    given.broken.insert(text.trim().to_owned());
+                    // `n:3` for `n=3`.
+                    given.broken.insert(text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
                     given.mistakes.add("--param", "", error);
                 }
             }

@@ -235,3 +235,43 @@ result: .nan
     // To those who only read it, it is no document.
     assert!(Document::parse("flow.yaml", text, Format::Yaml).unwrap_err().to_string().starts_with("16 mistakes"));
 }
+
+#[test]
+fn a_mistake_has_no_others_behind_it() {
+    let tasks = "tasks: {a: {command: [ls, '{{ x }}']}}";
+    let mut wrong = Vec::new();
+    for (text, params, words) in [
+        ("tasks: .nan\nresult: $a", vec![], "tasks: the number is not finite"),
+        ("taks: {a: {command: [ls]}}\nresult: [$a]", vec![], "did you mean `tasks`?"),
+        ("tasks: 3\nresult: $a", vec![], "found number 3"),
+        (".nan", vec!["x=3"], "the number is not finite"),
+        ("tasks: {a: .nan}\nresult: $a", vec![], "tasks.a: the number is not finite"),
+        (&format!("params: .nan\n{tasks}"), vec!["x=3"], "params: the number is not finite"),
+        (&format!("params: .nan\n{tasks}"), vec![], "params: the number is not finite"),
+        (&format!("parms: {{x: 3}}\n{tasks}"), vec![], "did you mean `params`?"),
+        ("params: .nan\ntasks: {a: {command: [ls, '{{ x }}{{ i }}'], map: {i: [1]}}}", vec![], "params: the number is not finite"),
+        ("params: {n: {x: .nan}}\ntasks: {a: {python: 'm:f', map: {i: {range: '{{ n.x }}'}}}}", vec![], "params.n.x: the number"),
+        ("params: {n: {x: '{{ zz }}'}}\ntasks: {a: {python: 'm:f', map: {i: {range: '{{ n.x }}'}}}}", vec![], "`zz` is not defined"),
+        (&format!("params: {{x: }}\n{tasks}"), vec!["x:3"], "expected key=value, found \"x\""),
+        (&format!("params: {{x: }}\n{tasks}"), vec!["y"], "params.x: has no value"),
+    ] {
+        let document = Document::read("flow.yaml", text, Format::Yaml).unwrap();
+        let params: Vec<String> = params.iter().map(ToString::to_string).collect();
+        let (_, plan) = FlowPlan::parse_parts(&document, Given::read(&params));
+        let told = plan.unwrap_err().to_string();
+        let expected = if params == ["y"] { "2 mistakes:" } else { words };
+        if !told.contains(words) || !told.contains(expected) || params != ["y"] && told.contains("mistakes:") {
+            wrong.push(format!("{text}: {told}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // What is known is still asked.
+    let told = error("params: {n: 3}\ntasks: {a: {command: [ls, '{{ k }}']}}\nresult: $b\nrunner: 3\n");
+    assert!(told.contains("`k` is not defined") && told.contains("no task `b`"), "{told}");
+    for text in ["runer: {cluster_class: fargate::FargateCluster}\ntasks: {a: {command: [ls]}}", ".nan"] {
+        let (layer, _) = FlowPlan::parse_parts(&Document::read("flow.yaml", text, Format::Yaml).unwrap(), Given::default());
+        let flags = config::Flags { kwargs: vec!["cpu=256".into()], ..config::Flags::default() };
+        let told = crate::TaskRunner::builder().load(config::Loader::new().flow(layer).flags(&flags)).unwrap_err().to_string();
+        assert!(!told.contains("cpu"), "{told}");
+    }
+}

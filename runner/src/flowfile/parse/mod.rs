@@ -37,6 +37,7 @@ impl FlowPlan {
             params: Scope::new(),
             broken: given.broken,
             failed: document.bad_paths(),
+            unread: HashSet::new(),
             ids: Vec::new(),
             mistakes: given.mistakes,
         };
@@ -44,12 +45,16 @@ impl FlowPlan {
         let plan = parser.file(given.values);
         let mut runner = plan.runner.clone();
         runner.leave_out(&["runner"].into(), &parser.failed);
+        runner.unclear |= document.tree().get("runner").is_none() && parser.unread.contains("runner");
         let mut mistakes = parser.mistakes;
         mistakes.sort();
         runner.mistakes = mistakes.clone();
         (runner, mistakes.or(plan))
     }
 }
+
+/// The keys of a flow file.
+const FILE_KEYS: [&str; 4] = ["params", "tasks", "result", "runner"];
 
 struct Parser<'a> {
     document: &'a Document,
@@ -59,6 +64,8 @@ struct Parser<'a> {
     broken: HashSet<String>,
     /// Where a template could not be filled in, or a number not be read: the type there means nothing.
     failed: HashSet<String>,
+    /// Keys of the file that say in vain what they say: what is missing there may be meant.
+    unread: HashSet<&'static str>,
     /// Of the tasks, in the order of the file.
     ids: Vec<String>,
     mistakes: Mistakes,
@@ -82,7 +89,11 @@ impl Parser<'_> {
         let empty = Map::new();
         let tree = self.document.tree();
         let members = tree.as_object().unwrap_or(&empty);
+        self.unread = ["params", "tasks", "runner"].into_iter().filter(|key| self.in_vain(members, key)).collect();
         if !tree.is_object() {
+            self.unread.extend(["params", "tasks", "runner"]);
+        }
+        if !tree.is_object() && !self.has_failed(&root) {
             self.report(&root, At::Value, format!("expected a mapping with `tasks`, found {}", type_name(tree)));
         }
         let top =
@@ -91,7 +102,7 @@ impl Parser<'_> {
         self.params(members.get("params"), given);
         let runner = self.runner(members.get("runner"));
         let tasks = members.get("tasks").and_then(Value::as_object).unwrap_or(&empty);
-        if tasks.is_empty() && tree.is_object() {
+        if tasks.is_empty() && !self.unread.contains("tasks") {
             self.report(&["tasks"].into(), At::Key, "a flow needs at least one task: `tasks: {name: {python: \"mod:func\"}}`");
         }
         self.ids = tasks.keys().cloned().collect();
@@ -118,6 +129,24 @@ impl Parser<'_> {
         }
     }
 
+    /// Whether `key` is not what it should be, or misspelt.
+    fn in_vain(&self, members: &Map<String, Value>, key: &str) -> bool {
+        let misspelt = |other: &String| !FILE_KEYS.contains(&other.as_str()) && kwargs::nearest(other, FILE_KEYS) == Some(key);
+        let failed = self.has_failed(&[key].into());
+        members.get(key).map_or_else(|| members.keys().any(misspelt), |value| failed || !value.is_object() && !value.is_null())
+    }
+
+    /// Whether of what stands at `path` nothing could be made.
+    fn has_failed(&self, path: &KeyPath) -> bool {
+        self.failed.contains(&path.to_string())
+    }
+
+    /// The same of it, or of a part of it.
+    fn has_failed_below(&self, path: &KeyPath) -> bool {
+        let path = path.to_string();
+        self.failed.iter().any(|at| at.strip_prefix(&path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
+    }
+
     fn cycle(&mut self, cycle: &[usize]) {
         let name = |at: usize| format!("`{}`", self.ids[at]);
         let text = match cycle {
@@ -140,7 +169,7 @@ impl Parser<'_> {
         for mistake in error.mistakes() {
             let below = steps(&mistake.path).into_iter();
             let path = KeyPath(path.0.iter().cloned().chain(below).collect());
-            if self.failed.contains(&path.to_string()) {
+            if self.has_failed(&path) {
                 continue;
             }
             let text = match (mistake.path.as_str(), &mistake.value, &mistake.hint) {

@@ -18,7 +18,12 @@ impl Parser<'_> {
     pub(super) fn params(&mut self, declared: Option<&Value>, given: Map<String, Value>) {
         let empty = Map::new();
         let declared = declared.and_then(Value::as_object).unwrap_or(&empty);
-        for name in given.keys().filter(|name| !declared.contains_key(*name)) {
+        let unread = self.unread.contains("params");
+        for (name, value) in given.iter().filter(|(name, _)| !declared.contains_key(*name)) {
+            if unread {
+                self.params.insert(name.clone(), value.clone());
+                continue;
+            }
             let text = format!("{} has no param `{name}`{}", self.document.name(), did_you_mean(name, declared.keys().map(String::as_str)));
             self.mistakes.add("--param", "", text);
         }
@@ -27,16 +32,19 @@ impl Parser<'_> {
             let value = match given.get(name) {
                 Some(value) => value.clone(),
                 None if self.broken.contains(name) => continue,
-                None if self.failed.contains(&path.to_string()) => {
-                    self.broken.insert(name.clone());
-                    continue;
-                }
-                None if value.is_null() => {
+                None if value.is_null() && !self.has_failed(&path) => {
                     self.broken.insert(name.clone());
                     self.report(&path, At::Key, format!("has no value: give it with --param {name}=VALUE"));
                     continue;
                 }
-                None => self.rendered(value, &path, &[]),
+                None => {
+                    let value = self.rendered(value, &path, &[]);
+                    if self.has_failed_below(&path) {
+                        self.broken.insert(name.clone());
+                        continue;
+                    }
+                    value
+                }
             };
             if !is_name(name) {
                 self.report(&path, At::Key, "a name is letters, digits and _");
@@ -62,7 +70,7 @@ impl Parser<'_> {
 
     pub(super) fn render(&mut self, text: &str, path: &KeyPath) -> Value {
         let names = self.templates.names(text).unwrap_or_default();
-        let result = match names.iter().any(|name| self.broken.contains(name)) {
+        let result = match self.is_broken(&names) {
             true => None,
             false => Some(self.templates.render(text, &self.params)),
         };
@@ -73,6 +81,12 @@ impl Parser<'_> {
         }
         self.failed.insert(path.to_string());
         Value::Null
+    }
+
+    /// Whether one of these names is a param whose value nobody knows.
+    fn is_broken(&self, names: &HashSet<String>) -> bool {
+        let unread = self.unread.contains("params");
+        names.iter().any(|name| self.broken.contains(name) || unread && !self.params.contains_key(name))
     }
 
     /// One value for each call. The elements must be known now.
@@ -96,6 +110,7 @@ impl Parser<'_> {
                 }
             }
         }
+        let unread = self.unread.contains("params");
         let calls = columns.iter().map(|(.., len)| *len).min().unwrap_or(0);
         let mut scope = self.params.clone();
         let mut values = Vec::with_capacity(calls);
@@ -104,7 +119,7 @@ impl Parser<'_> {
             match self.templates.render(text, &scope) {
                 Ok(value) => values.push(value),
                 Err(error) => {
-                    if !used.iter().any(|name| self.broken.contains(name)) {
+                    if !used.iter().any(|name| self.broken.contains(name) || unread && !scope.contains_key(name)) {
                         self.report(path, At::Value, error);
                     }
                     break;

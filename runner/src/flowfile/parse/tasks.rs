@@ -24,7 +24,9 @@ impl Parser<'_> {
         let empty = Map::new();
         let members = task.as_object().unwrap_or(&empty);
         if !task.is_object() {
-            self.report(&path, At::Value, format!("expected a mapping with `python` or `command`, found {}", type_name(task)));
+            if !self.has_failed(&path) {
+                self.report(&path, At::Value, format!("expected a mapping with `python` or `command`, found {}", type_name(task)));
+            }
             return self.nothing(id, &path);
         }
         let mut locals = self.locals(members.get("map"), &path.key("map"));
@@ -132,7 +134,7 @@ impl Parser<'_> {
             let Some(name) = item.as_str() else { continue };
             match self.find(name.strip_prefix('$').unwrap_or(name)) {
                 Ok(index) => found.push(index),
-                Err(text) => self.report(&path.index(i), At::Value, text),
+                Err(text) => self.no_task(&path.index(i), text),
             }
         }
         found
@@ -166,7 +168,7 @@ impl Parser<'_> {
                 Some(name) => match self.find(name) {
                     Ok(index) => Source::Task(index),
                     Err(text) => {
-                        self.report(path, At::Value, text);
+                        self.no_task(path, text);
                         nothing
                     }
                 },
@@ -186,7 +188,7 @@ impl Parser<'_> {
             Value::Object(members) if members.len() == 1 && members.contains_key("range") => {
                 self.range(&members["range"], &path.key("range"))
             }
-            _ if self.failed.contains(&path.to_string()) => nothing,
+            _ if self.has_failed(path) => nothing,
             Value::Object(members) => {
                 let at = members.keys().find(|key| *key != "range").map_or(path.clone(), |key| path.key(key));
                 self.report(&at, At::Key, "expected a list, {range: n} or $task");

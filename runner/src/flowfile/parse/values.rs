@@ -70,9 +70,16 @@ impl Parser<'_> {
         match self.find(name) {
             Ok(index) => Expr::Task(index),
             Err(text) => {
-                self.report(path, At::Value, text);
+                self.no_task(path, text);
                 Expr::Value(Value::Null)
             }
+        }
+    }
+
+    /// What [`find`](Self::find) says, where the tasks are known.
+    pub(super) fn no_task(&mut self, path: &KeyPath, text: String) {
+        if !self.unread.contains("tasks") {
+            self.report(path, At::Value, text);
         }
     }
 
