@@ -1,6 +1,11 @@
 //! A configuration text, YAML or TOML, as one JSON tree that still knows where everything stands.
 
-use std::{collections::HashSet, fmt, ops::Range, path::Path as FilePath};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt,
+    ops::Range,
+    path::Path as FilePath,
+};
 
 use remuda_core::error::{Error, ErrorKind};
 use serde_json::Value;
@@ -116,6 +121,12 @@ pub(crate) struct Bad {
 }
 
 impl Bad {
+    /// Each place once: a number comes again with each alias.
+    pub(crate) fn once(bad: impl IntoIterator<Item = Self>) -> impl Iterator<Item = Self> {
+        let mut told = BTreeSet::new();
+        bad.into_iter().filter(move |bad| bad.fault.location.is_none_or(|location| told.insert(location)))
+    }
+
     pub(crate) fn into_fault(self) -> Fault {
         let path = if self.path.is_empty() { String::new() } else { self.path + ": " };
         Fault { message: path + &self.fault.message, ..self.fault }
@@ -164,7 +175,7 @@ impl Document {
     /// The numbers that JSON cannot hold.
     pub(crate) fn bad(&self) -> Mistakes {
         let mut mistakes = Mistakes::default();
-        for Bad { path, fault: Fault { location, message } } in self.bad.clone() {
+        for Bad { path, fault: Fault { location, message } } in Bad::once(self.bad.clone()) {
             mistakes.push(Mistake { place: placed(&self.name, location), key: path, message, location });
         }
         mistakes

@@ -5,6 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeSet,
     fmt,
 };
 
@@ -22,15 +23,17 @@ pub(crate) fn parse(text: &str) -> Result<Value, Fault> {
 /// Without its digits: it may be a token.
 const TOO_LARGE: &str = "the number is too large: quote it";
 
-/// So many numbers are told at once. Each takes a pass.
+/// So many numbers are told at once.
 const MOST_BAD: usize = 20;
+/// Each takes a pass, and one more for each alias of it.
+const MOST_PASSES: usize = 200;
 
 /// The same with null for every number that JSON cannot hold, and these.
 ///
 /// # Errors
 /// All that is known, where the rest is no YAML.
 pub(crate) fn parse_most(text: &str) -> Result<(Value, Vec<Bad>), Vec<Fault>> {
-    let mut bad: Vec<Bad> = Vec::new();
+    let (mut bad, mut places) = (Vec::new(), BTreeSet::new());
     loop {
         let pardons = Pardons { left: Cell::new(bad.len()), ..Pardons::default() };
         let fault = match read(text, &pardons) {
@@ -38,14 +41,23 @@ pub(crate) fn parse_most(text: &str) -> Result<(Value, Vec<Bad>), Vec<Fault>> {
             Err(fault) => fault,
         };
         let said = pardons.said.take();
-        match fault.message.strip_suffix(&said) {
-            Some(path) if !said.is_empty() && bad.len() < MOST_BAD => {
-                let path = path.trim_end_matches(": ").to_owned();
+        match fault.message.strip_suffix(&said).filter(|_| !said.is_empty()) {
+            Some(path) => {
+                let path = merged(path.trim_end_matches(": "));
+                places.insert(fault.location);
                 bad.push(Bad { path, fault: Fault { message: said, ..fault } });
             }
-            _ => return Err(bad.into_iter().map(Bad::into_fault).chain([fault]).collect()),
+            None => return Err(Bad::once(bad).map(Bad::into_fault).chain([fault]).collect()),
+        }
+        if places.len() > MOST_BAD || bad.len() > MOST_PASSES {
+            return Err(Bad::once(bad).map(Bad::into_fault).collect());
         }
     }
+}
+
+/// Where it comes to when merge keys are carried out: `x.<<[0].y` is `x.y`.
+fn merged(path: &str) -> String {
+    path.split('.').filter(|step| *step != "<<" && !step.starts_with("<<[")).collect::<Vec<_>>().join(".")
 }
 
 /// How many bad numbers are read over, since they were told; and what was said of the one that was not.

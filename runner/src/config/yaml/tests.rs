@@ -1,5 +1,9 @@
-use super::*;
 use serde_json::json;
+
+use super::{
+    super::{Document, Format, KeyPath, Layer, Loader},
+    *,
+};
 
 /// The rules people can rely on; the same as those of `serde_yaml` 0.9 where that has any.
 #[test]
@@ -100,4 +104,37 @@ fn a_bad_number_hides_no_other() {
     let faults = parse_most("a: .nan\nb: [1\n").unwrap_err();
     assert!(faults.len() == 2 && faults[1].message.contains("did not find expected"), "{faults:?}");
     assert_eq!(parse_most(&"- .nan\n".repeat(1000)).unwrap_err().len(), MOST_BAD + 1);
+}
+
+#[test]
+fn a_bad_number_below_a_merge_key_has_the_place_where_it_comes_to() {
+    let text = "x: {<<: {y: .nan}, z: 1}\nl: [{<<: [{a: 1}, {b: [.inf]}]}]\n<<: {c: {<<: {d: .nan}}}\n";
+    let (tree, bad) = parse_most(text).unwrap();
+    assert_eq!(tree, json!({"x": {"z": 1, "y": null}, "l": [{"a": 1, "b": [null]}], "c": {"d": null}}));
+    assert_eq!(bad.iter().map(|bad| &*bad.path).collect::<Vec<_>>(), ["x.y", "l[0].b[0]", "c.d"]);
+    // So the null that stands there meanwhile is nobody's mistake.
+    for (text, place) in [
+        ("cluster_kwargs: {<<: {processes: .nan}}", "c.yaml:1:34: cluster_kwargs.processes"),
+        ("<<: {cluster_class: .nan}\ncluster_kwargs: {processes: true}", "c.yaml:1:21: cluster_class"),
+        ("<<: [{}, {adapt_kwargs: {maximum: .nan}}]", "c.yaml:1:35: adapt_kwargs.maximum"),
+    ] {
+        let document = Document::read("c.yaml", text, Format::Yaml).unwrap();
+        let layer = Layer::from_document(&document, &KeyPath::default());
+        let told = crate::TaskRunner::builder().load(Loader::new().flow(layer)).unwrap_err().to_string();
+        assert_eq!(told, format!("{place}: the number is not finite"));
+    }
+}
+
+#[test]
+fn a_bad_number_behind_many_aliases_is_one() {
+    let text = |uses: usize| format!("k: &k {{x: .nan}}\n{}z: .inf\n", (0..uses).map(|at| format!("u{at}: *k\n")).collect::<String>());
+    let (tree, bad) = parse_most(&text(24)).unwrap();
+    assert!(tree["u23"]["x"].is_null() && bad.len() == 26, "{bad:?}");
+    let document = Document::read("c.yaml", text(24), Format::Yaml).unwrap();
+    let told: Vec<_> = document.bad().list().iter().map(ToString::to_string).collect();
+    assert_eq!(told[0], "c.yaml:1:11: k.x: the number is not finite");
+    assert_eq!(told[1], "c.yaml:26:4: z: the number is not finite (no bound is null, or the key left out)");
+    assert_eq!(told.len(), 2);
+    // There is an end to it.
+    assert_eq!(parse_most(&text(MOST_PASSES + 1)).unwrap_err().len(), 1);
 }
