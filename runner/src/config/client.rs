@@ -107,12 +107,18 @@ impl ClientConfig {
     /// [`remuda_core::error::ErrorKind::ConfigInvalid`]: unknown keys, wrong types, keys that a run cannot take, a `heartbeat_interval` that does not
     /// fit into `lease`.
     pub fn parse(kwargs: Kwargs) -> Result<Self> {
+        Self::read(kwargs, true)
+    }
+
+    /// The same also where a `lease` is written that cannot be read: it is not said what would fit it.
+    pub(crate) fn read(kwargs: Kwargs, knows_lease: bool) -> Result<Self> {
         let client = kwargs.parse::<Self>()?;
         let lease = client.lease.map_or(DaskOptions::default().lease, |lease| lease.0);
         match client.heartbeat_interval {
-            Some(Seconds(beat)) if beat.is_zero() || beat > lease / 2 => {
+            Some(Seconds(beat)) if beat.is_zero() || knows_lease && beat > lease / 2 => {
                 let why = if beat.is_zero() { "no time" } else { "longer than half of `lease`: one late sign of life would end the run" };
-                let text = format!("{why}; expected at most {:?}, found {beat:?}", lease / 2);
+                let most = if knows_lease { format!("at most {:?}", lease / 2) } else { "more".to_owned() };
+                let text = format!("{why}; expected {most}, found {beat:?}");
                 let hint = "leave it out for a quarter of `lease`, or raise `lease`";
                 Err(Error::invalid(vec![Mistake::new("heartbeat_interval", text).with_hint(hint)]))
             }

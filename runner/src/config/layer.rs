@@ -14,7 +14,9 @@ use serde_json::{Map, Value};
 use super::{
     document::{At, Document, KeyPath, Step},
     mistakes::{Mistakes, did_you_mean},
-    prefect, yaml,
+    prefect,
+    unread::Unread,
+    yaml,
 };
 
 /// The keys of every layer.
@@ -69,6 +71,8 @@ pub struct Layer {
     pub(crate) notices: Vec<String>,
     /// It says in vain which class or address is meant: what keywords are right cannot be known.
     pub(crate) unclear: bool,
+    /// The same of `client_kwargs`.
+    pub(crate) unread: Unread,
 }
 
 impl Layer {
@@ -82,13 +86,14 @@ impl Layer {
     pub(crate) fn unread(error: &Error) -> Self {
         let mut layer = Self { unclear: true, ..Self::default() };
         layer.mistakes.add_error(error);
+        layer.unread.all();
         layer
     }
 
     /// Said by the code: `cluster_class`, `cluster_kwargs`, `adapt_kwargs`, `client_kwargs` or `address`.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
-        self.set(key, value.into(), &|_, _| Origin::Code);
+        self.say(key, value.into(), &|_, _| Origin::Code);
         self
     }
 
@@ -114,6 +119,10 @@ impl Layer {
         });
         let which = [KeyPath::default(), ["cluster_class"].into(), ["address"].into()];
         self.unclear |= which.iter().any(|key| failed.contains(&full(key)));
+        let root = root.to_string();
+        for below in failed.iter().filter_map(|failed| failed.strip_prefix(&root)) {
+            self.unread.failed(below.strip_prefix('.').unwrap_or(below));
+        }
     }
 
     /// The same for a tree that is no longer as it was written: its templates are filled in.
@@ -127,13 +136,14 @@ impl Layer {
             Value::Null => {}
             Value::Object(members) => {
                 for (key, value) in members {
-                    layer.set(key, value.clone(), &place);
+                    layer.say(key, value.clone(), &place);
                 }
             }
             other => {
                 let text = format!("expected a mapping with {}, found {}", KEYS.join(", "), type_name(other));
                 layer.mistakes.add(place(&KeyPath::default(), At::Value).to_string(), root.to_string(), text);
                 layer.unclear = true;
+                layer.unread.all();
             }
         }
         layer
@@ -158,12 +168,12 @@ impl Layer {
                 true => yaml::json(text),
             };
             match value {
-                Ok(value) => layer.set(KEYS[at], value, &|_, _| Origin::Environment(name.clone())),
-                Err(error) => layer.mistakes.add(
-                    format!("environment {name}"),
-                    "",
-                    format!("expected a JSON object like {}: {error}", example(KEYS[at])),
-                ),
+                Ok(value) => layer.say(KEYS[at], value, &|_, _| Origin::Environment(name.clone())),
+                Err(error) => {
+                    let text = format!("expected a JSON object like {}: {error}", example(KEYS[at]));
+                    layer.mistakes.add(format!("environment {name}"), "", text);
+                    layer.unread.failed(KEYS[at]);
+                }
             }
         }
         [prefect::layer(env), layer]
@@ -204,6 +214,12 @@ impl Layer {
             }
         }
         layer
+    }
+
+    /// As [`set`](Self::set), for a key that may be any.
+    fn say(&mut self, key: &str, value: Value, origin: &dyn Fn(&KeyPath, At) -> Origin) {
+        self.unread.look(key, &value);
+        self.set(key, value, origin);
     }
 
     /// Takes a key apart: one setting for each keyword argument, so that a higher layer replaces them one by one.

@@ -16,6 +16,7 @@ use super::{
     draft::{Draft, add_placed, origin_of},
     layer::{Layer, Origin, Setting, type_name},
     mistakes::Mistakes,
+    unread::Unread,
 };
 
 /// Lowest layer first.
@@ -41,6 +42,7 @@ struct Merge {
     mistakes: Mistakes,
     notices: Vec<String>,
     unclear: bool,
+    unread: Unread,
 }
 
 impl Merge {
@@ -51,9 +53,11 @@ impl Merge {
             for old in self.settings.iter_mut().filter(|s| s.root() != "client_kwargs") {
                 old.dropped.get_or_insert_with(|| format!("replaced by {named} from {origin}"));
             }
+            self.unclear = false;
         }
         self.mistakes.extend(layer.mistakes);
         self.unclear |= layer.unclear;
+        self.unread.put(layer.unread, &layer.settings);
         self.notices.extend(layer.notices);
         for setting in layer.settings {
             self.assign(setting);
@@ -118,14 +122,15 @@ impl Merge {
         let kwargs = self.kwargs("cluster_kwargs").unwrap_or_default();
         let adapt = self.kwargs("adapt_kwargs").and_then(|kwargs| self.checked("adapt_kwargs", AdaptConfig::parse(to_kwargs(kwargs))));
         let client = self.kwargs("client_kwargs").unwrap_or_default();
-        let named = client.contains_key("scheduler_file");
-        let client = self.checked("client_kwargs", ClientConfig::parse(to_kwargs(client)));
+        let elsewhere = self.unread.has("scheduler_file");
+        let named = client.contains_key("scheduler_file") || elsewhere;
+        let client = self.checked("client_kwargs", ClientConfig::read(to_kwargs(client), !self.unread.has("lease")));
         let text =
             |root: &str| self.live().find(|s| s.root() == root).and_then(|s| Some((s.value.as_str()?.trim().to_owned(), s.origin.clone())));
         let (class, address) = (text("cluster_class"), text("address"));
         let file = match &client {
-            Some(client) => self.scheduler_file(client, class.as_ref().or(address.as_ref()).map(|(_, origin)| origin)),
-            None => named.then_some(None),
+            Some(client) if !elsewhere => self.scheduler_file(client, class.as_ref().or(address.as_ref()).map(|(_, origin)| origin)),
+            _ => named.then_some(None),
         };
         let address = address.map(|(address, origin)| {
             let parsed = Address::parse(&address);
@@ -135,7 +140,9 @@ impl Merge {
             // An address beside it is a mistake by now.
             (Some((class, _)), _) => Some(Mode::Temporary { class, kwargs: to_kwargs(kwargs), adapt }),
             // Whether its certificates are there only `client_kwargs` can tell.
-            (None, Some(address)) => address.filter(|_| client.is_some()).map(|address| Mode::Existing { address }),
+            (None, Some(address)) => {
+                address.filter(|_| client.is_some() && !self.unread.has("security")).map(|address| Mode::Existing { address })
+            }
             (None, None) => {
                 let class = DEFAULT_CLASS.to_owned();
                 let setting =

@@ -28,6 +28,7 @@ mod load;
 mod merge;
 mod mistakes;
 mod prefect;
+mod unread;
 pub(crate) mod yaml;
 
 use remuda_core::{adaptive::AdaptConfig, error::Error, kwargs::Kwargs};

@@ -4,6 +4,8 @@ use serde_json::json;
 
 use super::*;
 
+mod in_vain;
+
 fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }

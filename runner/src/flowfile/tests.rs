@@ -268,6 +268,10 @@ fn a_mistake_has_no_others_behind_it() {
     // What is known is still asked.
     let told = error("params: {n: 3}\ntasks: {a: {command: [ls, '{{ k }}']}}\nresult: $b\nrunner: 3\n");
     assert!(told.contains("`k` is not defined") && told.contains("no task `b`"), "{told}");
+    let text = "params: {k: .nan}\nrunner: {address: 'tls://h:1', client_kwargs: {security: {ca: '{{ k }}'}}}\ntasks: {a: {command: [ls]}}";
+    let (layer, _) = FlowPlan::parse_parts(&Document::read("flow.yaml", text, Format::Yaml).unwrap(), Given::default());
+    let told = crate::TaskRunner::builder().load(config::Loader::new().flow(layer)).unwrap_err().to_string();
+    assert!(!told.contains("mistakes:"), "{told}");
     for text in ["runer: {cluster_class: fargate::FargateCluster}\ntasks: {a: {command: [ls]}}", ".nan"] {
         let (layer, _) = FlowPlan::parse_parts(&Document::read("flow.yaml", text, Format::Yaml).unwrap(), Given::default());
         let flags = config::Flags { kwargs: vec!["cpu=256".into()], ..config::Flags::default() };
