@@ -172,7 +172,7 @@ impl StartArgs {
     pub(crate) fn loader(&self) -> Loader {
         let flags =
             Flags { cluster_class: self.cluster_class.clone(), kwargs: self.kwargs.clone(), address: None, adapt: self.adapt.clone() };
-        let loader = Loader::from_process().flags(&flags);
+        let loader = Loader::from_process().file_flag("--file").flags(&flags);
         match &self.file {
             Some(file) => loader.file(file),
             None => loader,

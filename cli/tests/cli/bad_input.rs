@@ -44,6 +44,32 @@ fn files_that_cannot_be_read_hide_nothing() {
 }
 
 #[test]
+fn the_mistakes_of_a_file_that_cannot_be_read_are_counted_one_by_one() {
+    let broken = "b: .nan\na: 1\na: 2\n";
+    let place = Place::new(&[("flow.yaml", FLOW), ("c.yaml", broken), ("broken.yaml", broken)]);
+    for (flow, config) in [("flow.yaml", "c.yaml"), ("broken.yaml", "/dev/null")] {
+        let text = refused(&place, &["validate", flow, "--config", config, "--adapt", "4..2"]);
+        let file = if flow == "flow.yaml" { config } else { flow };
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "error: 3 mistakes:", "{text}");
+        assert!(lines[1].starts_with(&format!("  {file}:1:4: b: ")) && lines[2].starts_with(&format!("  {file}:3:1: ")), "{text}");
+        assert!(lines[3].starts_with("  --adapt: ") && lines.len() == 4, "{text}");
+    }
+}
+
+#[test]
+fn two_files_are_told_with_the_flag_that_names_one() {
+    let place = Place::new(&[("flow.yaml", FLOW), ("remuda.yaml", ""), ("remuda.toml", "")]);
+    for (command, flag) in [(&["run", "flow.yaml"][..], "--config"), (&["cluster", "start"], "--file")] {
+        let text = refused(&place, command);
+        assert!(text.contains(&format!("keep one, or name one with {flag}")), "{text}");
+        // Which is taken.
+        let named = place.remuda(&[command, &[flag, "remuda.yaml", "--kwarg", "n_wrokers=1"]].concat());
+        assert!(named.err.contains("did you mean `n_workers`?"), "{}", named.err);
+    }
+}
+
+#[test]
 fn a_class_checks_its_kwargs_and_says_where_they_were_set() {
     let place = Place::new(&[("flow.yaml", FLOW), ("remuda.yaml", "cluster_kwargs:\n  n_worker: 4\n  dashboard_address: ':8787'\n")])
         .env("REMUDA_CLUSTER_KWARGS", r#"{"threads_per_worker": -1}"#);

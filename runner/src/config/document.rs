@@ -133,6 +133,21 @@ impl Bad {
     }
 }
 
+/// Why there is no [`Document`]: for those who read it alone, and for a list with others.
+#[derive(Debug)]
+pub(crate) struct NoDocument {
+    pub(crate) error: Error,
+    pub(crate) mistakes: Mistakes,
+}
+
+impl From<Error> for NoDocument {
+    fn from(error: Error) -> Self {
+        let mut mistakes = Mistakes::default();
+        mistakes.add_error(&error);
+        Self { error, mistakes }
+    }
+}
+
 /// A text that was read.
 #[derive(Debug, Clone)]
 pub struct Document {
@@ -149,12 +164,12 @@ impl Document {
     /// # Errors
     /// [`ErrorKind::ConfigInvalid`] with line and column.
     pub fn parse(name: impl Into<String>, text: impl Into<String>, format: Format) -> Result<Self, Error> {
-        let document = Self::read(name, text, format)?;
+        let document = Self::read(name, text, format).map_err(|unread| unread.error)?;
         document.bad().or(document)
     }
 
     /// The same also where there are numbers that JSON cannot hold: whoever makes something of it tells them with what else is wrong.
-    pub(crate) fn read(name: impl Into<String>, text: impl Into<String>, format: Format) -> Result<Self, Error> {
+    pub(crate) fn read(name: impl Into<String>, text: impl Into<String>, format: Format) -> Result<Self, NoDocument> {
         let (name, text) = (name.into(), text.into());
         let read = match format {
             Format::Yaml => yaml::parse_most(&text),
@@ -167,7 +182,9 @@ impl Document {
                 for fault in faults {
                     mistakes.add(placed(&name, fault.location), "", fault.message);
                 }
-                mistakes.or(()).and(Err(Error::new(ErrorKind::Unexpected, format!("{name}: cannot be read"))))
+                let error = mistakes.clone().or(()).err();
+                let error = error.unwrap_or_else(|| Error::new(ErrorKind::Unexpected, format!("{name}: cannot be read")));
+                Err(NoDocument { error, mistakes })
             }
         }
     }

@@ -5,10 +5,7 @@ use std::{
     fmt,
 };
 
-use remuda_core::{
-    error::Error,
-    kwargs::{is_secret, nearest},
-};
+use remuda_core::kwargs::{is_secret, nearest};
 use serde_json::{Map, Value};
 
 use super::{
@@ -83,9 +80,8 @@ impl Layer {
     }
 
     /// A file that could not be read.
-    pub(crate) fn unread(error: &Error) -> Self {
-        let mut layer = Self { unclear: true, ..Self::default() };
-        layer.mistakes.add_error(error);
+    pub(crate) fn unread(mistakes: Mistakes) -> Self {
+        let mut layer = Self { unclear: true, mistakes, ..Self::default() };
         layer.unread.all();
         layer
     }

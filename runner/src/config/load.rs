@@ -10,7 +10,7 @@ use remuda_core::error::{Error, ErrorKind};
 
 use super::{
     RunConfig,
-    document::{Document, Format, KeyPath},
+    document::{Document, Format, KeyPath, NoDocument},
     draft::Draft,
     layer::{Flags, Layer},
     merge::draft,
@@ -27,6 +27,7 @@ pub struct Loader {
     env: BTreeMap<String, String>,
     dir: Option<PathBuf>,
     file: Option<PathBuf>,
+    file_flag: Option<String>,
     flow: Layer,
     flags: Layer,
     code: Layer,
@@ -72,6 +73,13 @@ impl Loader {
         self
     }
 
+    /// The flag that names the file, for messages: `--config`, unless the program has another.
+    #[must_use]
+    pub fn file_flag(mut self, flag: impl Into<String>) -> Self {
+        self.file_flag = Some(flag.into());
+        self
+    }
+
     /// The `runner` part of a flow file: above the configuration file, below the environment.
     #[must_use]
     pub fn flow(mut self, layer: Layer) -> Self {
@@ -103,10 +111,10 @@ impl Loader {
     }
 
     pub(crate) fn draft(self) -> Draft {
-        let file = match self.find().and_then(|path| path.as_deref().map(read).transpose()) {
+        let file = match self.find().map_err(NoDocument::from).and_then(|path| path.as_deref().map(read).transpose()) {
             Ok(Some(document)) => Layer::from_document(&document, &KeyPath::default()),
             Ok(None) => Layer::new(),
-            Err(error) => Layer::unread(&error),
+            Err(unread) => Layer::unread(unread.mistakes),
         };
         let [prefect, env] = Layer::from_environment(&self.env);
         draft(vec![file, self.flow, prefect, env, self.flags, self.code])
@@ -125,14 +133,14 @@ impl Loader {
             several => {
                 let names: Vec<_> = several.iter().map(|p| p.display().to_string()).collect();
                 Err(Error::new(ErrorKind::ConfigInvalid, format!("several configuration files: {}", names.join(", ")))
-                    .with_hint("keep one, or name one with --config"))
+                    .with_hint(format!("keep one, or name one with {}", self.file_flag.as_deref().unwrap_or("--config"))))
             }
         }
     }
 }
 
 /// Reads a file as YAML, or as TOML if its name says so.
-pub(crate) fn read(path: &Path) -> Result<Document, Error> {
+pub(crate) fn read(path: &Path) -> Result<Document, NoDocument> {
     let text = fs::read_to_string(path).map_err(|e| {
         let text = match e.kind() {
             io::ErrorKind::NotFound => format!("{}: no such file", path.display()),

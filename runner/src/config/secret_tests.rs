@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::*;
 
 fn file(text: &str, format: Format) -> Result<Layer, Error> {
-    Document::read("remuda.x", text, format).map(|document| Layer::from_document(&document, &KeyPath::default()))
+    Document::read("remuda.x", text, format)
+        .map_err(|unread| unread.error)
+        .map(|document| Layer::from_document(&document, &KeyPath::default()))
 }
 
 fn refused(layers: Vec<Layer>) -> String {

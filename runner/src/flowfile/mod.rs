@@ -60,10 +60,10 @@ impl FlowPlan {
         let given = Given::read(params);
         let document = match config::read(path) {
             Ok(document) => document,
-            Err(error) => {
-                let mut layer = Layer::unread(&error);
+            Err(unread) => {
+                let mut layer = Layer::unread(unread.mistakes);
                 layer.mistakes.extend(given.mistakes);
-                return (layer, Err(error));
+                return (layer, Err(unread.error));
             }
         };
         let (runner, plan) = Self::parse_parts(&document, given);

@@ -2,6 +2,7 @@
 
 use remuda_core::error::Mistake;
 
+use super::super::document::NoDocument;
 use super::*;
 
 #[test]
@@ -19,7 +20,7 @@ fn what_client_kwargs_say_in_vain_is_not_missed() {
         yaml(format!("{tls}client_kwargs: .nan")),
         yaml(format!("{tls}client_kwarg: {{security: {{ca: a, cert: b, key: c}}}}")),
         (read(tls, Format::Yaml), said("{\"security\": ")),
-        (Layer::unread(&Error::invalid(vec![Mistake::new("x", "broken")])), flags(None, &[], Some("tls://h:1"))),
+        (Layer::unread(NoDocument::from(Error::invalid(vec![Mistake::new("x", "broken")])).mistakes), flags(None, &[], Some("tls://h:1"))),
         yaml(format!("{kwargs}client_kwargs: {{scheduler_file: .nan}}")),
         yaml(format!("{kwargs}client_kwarg: {{scheduler_file: s.json}}")),
         (read(&format!("{kwargs}client_kwargs: {{scheduler_file: s.json}}"), Format::Yaml), said("[")),
@@ -53,7 +54,7 @@ fn what_client_kwargs_say_in_vain_is_not_missed() {
 #[test]
 fn a_named_class_is_asked_whatever_the_layers_below_say_in_vain() {
     let named = || flags(Some("local::LocalCluster"), &["n_wrokers=4"], None);
-    let broken = Layer::unread(&Error::invalid(vec![Mistake::new("x", "broken")]));
+    let broken = Layer::unread(NoDocument::from(Error::invalid(vec![Mistake::new("x", "broken")])).mistakes);
     for below in [file("cluster_clas: x"), file("cluster_class: [x]"), broken] {
         let text = refused(below, named());
         assert!(text.starts_with("2 mistakes:") && text.contains("n_wrokers"), "{text}");
