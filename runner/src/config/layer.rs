@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use remuda_core::kwargs::{is_secret, nearest};
+use remuda_core::kwargs::{is_secret, nearest, redacted};
 use serde_json::{Map, Value};
 
 use super::{
@@ -47,7 +47,7 @@ impl fmt::Display for Origin {
 }
 
 /// One value, where it came from, and what became of it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Setting {
     /// `cluster_kwargs.n_workers`.
@@ -58,6 +58,16 @@ pub struct Setting {
     pub origin: Origin,
     /// Why it does not count, if it does not.
     pub dropped: Option<String>,
+}
+
+impl fmt::Debug for Setting {
+    /// Without what is secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secret = self.key.0.iter().any(|step| matches!(step, Step::Key(key) if is_secret(key)));
+        let value = if secret { "***".into() } else { redacted(&self.value) };
+        let Self { key, origin, dropped, .. } = self;
+        f.debug_struct("Setting").field("key", key).field("value", &value).field("origin", origin).field("dropped", dropped).finish()
+    }
 }
 
 /// What one source says. Layers are put on top of each other by [`super::resolve`].

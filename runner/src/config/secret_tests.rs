@@ -82,3 +82,13 @@ fn the_example_for_a_variable_has_a_key_that_it_takes() {
         assert!(resolve(Layer::from_environment(&BTreeMap::from([(name.to_owned(), example.to_owned())])).into()).is_ok(), "{name}");
     }
 }
+
+#[test]
+fn what_is_right_is_not_shown_by_debug() {
+    let text = "cluster_kwargs: {env: {API_TOKEN: S3CRET}, password: S3CRET}\nclient_kwargs: {security: {tls_key: S3CRET}}";
+    let flags = Flags { kwargs: vec!["env.password=S3CRET".into()], ..Flags::default() };
+    let layers = vec![file(text, Format::Yaml).unwrap(), Layer::from_flags(&flags)];
+    assert!(!format!("{layers:?}").contains("S3CRET"), "{layers:?}");
+    let config = resolve(layers).unwrap();
+    assert!(!format!("{config:?}").contains("S3CRET"), "{config:?}");
+}
