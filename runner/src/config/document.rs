@@ -7,7 +7,10 @@ use std::{
     path::Path as FilePath,
 };
 
-use remuda_core::error::{Error, ErrorKind};
+use remuda_core::{
+    error::{Error, ErrorKind},
+    kwargs::redacted,
+};
 use serde_json::Value;
 
 use super::{
@@ -149,13 +152,21 @@ impl From<Error> for NoDocument {
 }
 
 /// A text that was read.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Document {
     name: String,
     text: String,
     format: Format,
     tree: Value,
     bad: Vec<Bad>,
+}
+
+impl fmt::Debug for Document {
+    /// Without what is secret: not as it was written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, format, tree, bad, .. } = self;
+        f.debug_struct("Document").field("name", name).field("format", format).field("tree", &redacted(tree)).field("bad", bad).finish()
+    }
 }
 
 impl Document {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -22,7 +22,7 @@ const NAMES: [&str; 3] = ["remuda.yaml", "remuda.yml", "remuda.toml"];
 /// Collects layers: file, flow file, environment, flags, code.
 ///
 /// It reads nothing by itself but the file; the environment is handed over, so that a test can make its own.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Loader {
     env: BTreeMap<String, String>,
     dir: Option<PathBuf>,
@@ -31,6 +31,17 @@ pub struct Loader {
     flow: Layer,
     flags: Layer,
     code: Layer,
+}
+
+impl fmt::Debug for Loader {
+    /// Of the environment the names: anything may be in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { env, dir, file, file_flag, flow, flags, code } = self;
+        let names: Vec<_> = env.keys().collect();
+        let mut shown = f.debug_struct("Loader");
+        shown.field("env", &names).field("dir", dir).field("file", file).field("file_flag", file_flag);
+        shown.field("flow", flow).field("flags", flags).field("code", code).finish()
+    }
 }
 
 impl Loader {

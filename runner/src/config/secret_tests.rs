@@ -89,6 +89,11 @@ fn what_is_right_is_not_shown_by_debug() {
     let flags = Flags { kwargs: vec!["env.password=S3CRET".into()], ..Flags::default() };
     let layers = vec![file(text, Format::Yaml).unwrap(), Layer::from_flags(&flags)];
     assert!(!format!("{layers:?}").contains("S3CRET"), "{layers:?}");
+    let document = Document::parse("c.yaml", text, Format::Yaml).unwrap();
+    assert!(!format!("{document:?}").contains("S3CRET"), "{document:?}");
+    let env = BTreeMap::from([("REMUDA_CLUSTER_KWARGS".to_owned(), r#"{"password": "S3CRET"}"#.to_owned())]);
+    let loader = Loader::new().env(env);
+    assert!(!format!("{loader:?}").contains("S3CRET"), "{loader:?}");
     let config = resolve(layers).unwrap();
     assert!(!format!("{config:?}").contains("S3CRET"), "{config:?}");
 }
