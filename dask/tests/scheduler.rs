@@ -137,7 +137,10 @@ failed.exception()
 lasting = client.submit(time.sleep, 600, key='lasting-0')
 waiting = client.submit(str, lasting, key='waiting-0')
 nowhere = client.submit(int, key='nowhere-0', resources={'NOBODY': 1})
-while not any(client.processing().values()):
+# What is submitted goes out in batches of its own time: a question may overtake it.
+def known(dask_scheduler):
+    return sorted(dask_scheduler.tasks), dask_scheduler.tasks['lasting-0'].state if 'lasting-0' in dask_scheduler.tasks else None
+while client.run_on_scheduler(known) != (['done-0', 'failed-0', 'lasting-0', 'nowhere-0', 'waiting-0'], 'processing'):
     time.sleep(0.01)
 print('ready', file=sys.stderr)
 time.sleep(600)
@@ -201,7 +204,9 @@ async fn the_control_plane_of_a_real_scheduler() {
 
     let log = rpc.logs(None).await.unwrap();
     assert!(log.iter().any(|line| line.level == "INFO" && line.text.contains("Scheduler at:")), "{log:?}");
-    assert_eq!(rpc.logs(Some(1)).await.unwrap(), log[..1]);
+    // The newest, which may have come since.
+    let newest = rpc.logs(Some(1)).await.unwrap();
+    assert!(newest.len() == 1 && rpc.logs(None).await.unwrap().contains(&newest[0]), "{newest:?}");
     let logs = rpc.worker_logs(None, None, false).await.unwrap();
     assert!(logs.len() == 2 && logs.values().all(|log| log.iter().any(|line| line.text.contains("Registered to:"))), "{logs:?}");
     let some = rpc.worker_logs(Some(&both[..1]), Some(1), false).await.unwrap();
