@@ -10,7 +10,7 @@ use remuda_core::{
 };
 use remuda_dask::{Address, ConnectOptions, DaskConnect, DaskOptions, Rpc};
 use serde::Serialize;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use tokio::time::timeout;
 
 use crate::{
@@ -151,6 +151,13 @@ pub fn with<T: Serialize + ?Sized>(key: u64, target: &str, argument: &T) -> Task
     let value = Template::value(argument).unwrap();
     args.array(2).array(1).append(&value).map(0);
     call(key, target, args)
+}
+
+/// A file, and what `builtins:exec` runs for as long as that is there: a test says when such a task may end, however slow the machine is.
+pub fn gate() -> (NamedTempFile, String) {
+    let gate = NamedTempFile::new().unwrap();
+    let code = format!("import os, time\nwhile os.path.exists({:?}): time.sleep(0.01)", gate.path());
+    (gate, code)
 }
 
 /// With the results of other tasks.

@@ -69,7 +69,7 @@ async fn a_message_that_does_not_get_through_is_not_tried_for_ever() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_dead_driver_held_is_let_go_when_its_lease_is_over() {
-    let options = DaskOptions { lease: Duration::from_secs(1), ..alone() };
+    let options = DaskOptions { lease: Duration::from_secs(3), ..alone() };
     let Some(mut bench) = Bench::start_behind_a_proxy("what_a_dead_driver_held_is_let_go_when_its_lease_is_over", &["a"], options).await
     else {
         return;
@@ -102,7 +102,7 @@ async fn a_session_that_closes_while_its_connection_is_cut_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scheduler_that_is_stopped_is_told_of() {
-    let options = DaskOptions { lease: Duration::from_secs(4), ..alone() };
+    let options = DaskOptions { lease: Duration::from_secs(8), ..alone() };
     let Some(mut bench) = Bench::start_with("a_scheduler_that_is_stopped_is_told_of", &["a"], options).await else { return };
     let session = bench.session().await;
     let mut changes = bench.engine().changes();

@@ -8,6 +8,7 @@ use remuda_core::{
     value::decode,
 };
 use remuda_dask::{DaskOptions, shim};
+use tempfile::NamedTempFile;
 use tokio::{task::JoinHandle, time::timeout};
 
 use crate::{
@@ -21,8 +22,9 @@ async fn a_worker_whose_results_have_nowhere_to_go_works_on() {
     let Some(mut bench) = Bench::start("a_worker_whose_results_have_nowhere_to_go_works_on", &["a", "b"]).await else { return };
     let session = bench.session().await;
     let mut events = session.events();
+    let (gate, held) = bench::gate();
     let on_a = Arc::new(Annotations { workers: vec!["a".into()], ..Annotations::default() });
-    let mut busy = bench::with(0, "time:sleep", &1.5);
+    let mut busy = bench::with(0, "builtins:exec", &held);
     busy.annotations = on_a;
     session.submit(vec![busy]);
     loop {
@@ -36,6 +38,7 @@ async fn a_worker_whose_results_have_nowhere_to_go_works_on() {
     let drain = tokio::spawn(async move { engine.drain(&["a".to_owned()], PATIENCE).await });
     load_where(bench.engine(), "a leaves", |observed| observed.workers.iter().any(|worker| worker.name == "a" && worker.pinned)).await;
     bench.kill_worker("b").await;
+    drop(gate);
     assert_eq!(timeout(PATIENCE, drain).await.unwrap().unwrap().unwrap()["a"], Drain::Refused);
     // It takes work again, and the next attempt finds that at once.
     session.submit(vec![bench::with(1, "builtins:int", &7)]);
@@ -54,7 +57,7 @@ async fn whose_results_have_nowhere_to_go_is_told_although_another_is_busy() {
     let Some(mut bench) = Bench::start(test, &["a", "b"]).await else { return };
     let session = bench.session().await;
     let on = |name: &str| Arc::new(Annotations { workers: vec![name.into()], ..Annotations::default() });
-    let (mut busy, mut kept) = (bench::with(0, "time:sleep", &3.0), bench::with(1, "builtins:int", &7));
+    let (mut busy, mut kept) = (bench::with(0, "time:sleep", &600), bench::with(1, "builtins:int", &7));
     (busy.annotations, kept.annotations) = (on("a"), on("b"));
     session.submit(vec![kept]);
     timeout(PATIENCE, session.gather(&[Key(1)])).await.unwrap().unwrap();
@@ -76,8 +79,9 @@ async fn a_worker_that_works_for_long_is_let_go_when_it_is_done() {
         let test = "a_worker_that_works_for_long_is_let_go_when_it_is_done";
         let Some(mut bench) = Bench::start_configured(test, &["a", "b"], DaskOptions::default(), &variable).await else { return };
         let session = bench.session().await;
+        let (gate, held) = bench::gate();
         let on_a = Arc::new(Annotations { workers: vec!["a".into()], ..Annotations::default() });
-        let mut busy = bench::with(0, "time:sleep", &1.5);
+        let mut busy = bench::with(0, "builtins:exec", &held);
         busy.annotations = on_a;
         session.submit(vec![busy]);
         load_where(bench.engine(), "a works", |observed| observed.load.prefixes.iter().any(|prefix| !prefix.running.is_empty())).await;
@@ -86,6 +90,7 @@ async fn a_worker_that_works_for_long_is_let_go_when_it_is_done() {
             async move { timeout(PATIENCE, engine.drain(&["a".to_owned()], deadline)).await.unwrap().unwrap() }
         };
         assert_eq!(drain(Duration::from_millis(300)).await["a"], Drain::Busy, "{ops:?}");
+        drop(gate);
         assert_eq!(drain(PATIENCE).await["a"], Drain::Done, "{ops:?}");
         assert!(timeout(PATIENCE, session.gather(&[Key(0)])).await.unwrap().is_ok(), "its result has moved");
         bench.end_session(session).await;
@@ -93,22 +98,23 @@ async fn a_worker_that_works_for_long_is_let_go_when_it_is_done() {
     }
 }
 
-/// Runs tasks on `a`, more than it has threads.
-async fn crowd(bench: &mut Bench, only_a: bool) -> Arc<dyn Session> {
+/// Runs tasks on `a`, more than it has threads; for as long as the file is there.
+async fn crowd(bench: &mut Bench, only_a: bool) -> (Arc<dyn Session>, NamedTempFile) {
     let session = bench.session().await;
     let workers = if only_a { vec!["a".into()] } else { vec![] };
     let annotations = Arc::new(Annotations { workers, ..Annotations::default() });
-    let nap = |key| TaskSpec { annotations: annotations.clone(), ..bench::with(key, "time:sleep", &5.0) };
+    let (gate, held) = bench::gate();
+    let nap = |key| TaskSpec { annotations: annotations.clone(), ..bench::with(key, "builtins:exec", &held) };
     // So few that Dask gives them to the worker at once.
     session.submit((0..4).map(nap).collect());
     let runs = |observed: &Observation| observed.load.prefixes.iter().any(|prefix| prefix.running.len() == 2);
     load_where(bench.engine(), "it runs", |observed| runs(observed) && observed.load.processing() == 4).await;
-    session
+    (session, gate)
 }
 
-/// Takes it out of work as well.
+/// Takes it out of work as well. What it runs may end then.
 async fn crowded(bench: &mut Bench, only_a: bool) -> (Arc<dyn Session>, JoinHandle<Drain>) {
-    let session = crowd(bench, only_a).await;
+    let (session, gate) = crowd(bench, only_a).await;
     if !only_a {
         bench.add_worker("b").await;
     }
@@ -118,6 +124,7 @@ async fn crowded(bench: &mut Bench, only_a: bool) -> (Arc<dyn Session>, JoinHand
     let left = load_where(bench.engine(), "a leaves", is_leaving).await;
     let a = left.workers.iter().find(|worker| worker.name == "a").unwrap();
     assert_eq!(a.processing, 2, "what it has not begun is for others: {left:?}");
+    drop(gate);
     (session, drain)
 }
 
@@ -159,10 +166,11 @@ async fn a_worker_that_could_not_be_given_work_again_keeps_what_it_has() {
     let variable = [("DASK_DISTRIBUTED__SCHEDULER__BLOCKED_HANDLERS", &*forbidden(&[&op]))];
     let test = "a_worker_that_could_not_be_given_work_again_keeps_what_it_has";
     let Some(mut bench) = Bench::start_configured(test, &["a", "b"], DaskOptions::default(), &variable).await else { return };
-    let session = crowd(&mut bench, true).await;
+    let (session, gate) = crowd(&mut bench, true).await;
     let names = ["a", "b"].map(str::to_owned);
     let told = timeout(PATIENCE, bench.engine().drain(&names, PATIENCE)).await.unwrap().unwrap();
     assert_eq!((told["a"], told["b"]), (Drain::Refused, Drain::Done), "who has no work may go");
+    drop(gate);
     let keys: Vec<Key> = (0..4).map(Key).collect();
     timeout(PATIENCE, session.gather(&keys)).await.expect("it works on").unwrap();
     bench.end_session(session).await;

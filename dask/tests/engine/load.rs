@@ -59,7 +59,9 @@ async fn the_load_counts_tasks_whosever_they_are() {
     let (session, mut arrivals) = (bench.session().await, engine.arrivals().unwrap());
     let mut events = session.events();
     let gpu = Arc::new(Annotations { resources: BTreeMap::from([("GPU".to_owned(), 1.0)]), ..Annotations::default() });
-    let mut specs: Vec<_> = (0..4).map(|key| bench::with(key, "time:sleep", &0.3)).collect();
+    let (gate, held) = bench::gate();
+    let nap = format!("{held}\ntime.sleep(0.3)");
+    let mut specs: Vec<_> = (0..4).map(|key| bench::with(key, "builtins:exec", &nap)).collect();
     specs.push(bench::with_inputs(4, "builtins:print", &[0, 1, 2, 3]));
     specs.push(bench::with(5, "builtins:int", &1));
     specs[5].annotations = gpu;
@@ -77,6 +79,7 @@ async fn the_load_counts_tasks_whosever_they_are() {
     let busy = load_where(&engine, "running", |observed| observed.load.prefixes.iter().any(|prefix| !prefix.running.is_empty())).await;
     let worker = &busy.workers[0];
     assert!(worker.name == "a" && worker.slots == 2 && worker.processing > 0 && worker.memory_limit > 0 && !worker.pinned, "{worker:?}");
+    drop(gate);
     // What no such worker will do for does not ask for another.
     let over = load_where(&engine, "over", |observed| unfinished(&observed.load) == 0).await;
     let known = &over.load.prefixes[sleeps.prefix];
@@ -88,7 +91,7 @@ async fn the_load_counts_tasks_whosever_they_are() {
     assert!(ended.values().all(|state| matches!(state, TaskState::Done(_))) && !ended.contains_key(&5), "{ended:?}");
 
     // The same function again is work of its own, for who learns from graphs that come again.
-    session.submit(vec![bench::with(6, "time:sleep", &0.0)]);
+    session.submit(vec![bench::with(6, "builtins:exec", "pass")]);
     finals(&mut events, 1).await;
     let again = load_where(&engine, "again", |observed| observed.load.prefixes[sleeps.prefix].completions == 5).await;
     assert!(again.load.groups.iter().any(|group| group.id > sleeps.id && group.prefix == sleeps.prefix), "{again:?}");
@@ -204,9 +207,10 @@ async fn what_waits_for_all_before_it_is_no_work_beside_them() {
     let (engine, session) = (bench.engine().clone(), bench.session().await);
     engine.load().await.unwrap();
     // The same function before and behind: one group of Dask's.
-    let mut specs: Vec<_> = (0..4).map(|key| bench::with(key, "time:sleep", &0.3)).collect();
+    let (gate, held) = bench::gate();
+    let mut specs: Vec<_> = (0..4).map(|key| bench::with(key, "builtins:exec", "pass")).collect();
     specs.push(bench::with_inputs(4, "builtins:print", &[0, 1, 2, 3]));
-    specs.extend((5..11).map(|key| TaskSpec { after: vec![Key(4).into()], ..bench::with(key, "time:sleep", &0.3) }));
+    specs.extend((5..11).map(|key| TaskSpec { after: vec![Key(4).into()], ..bench::with(key, "builtins:exec", &held) }));
     specs.push(TaskSpec { name: "end".into(), ..bench::with_inputs(11, "builtins:print", &[5, 6, 7, 8, 9, 10]) });
     let keys: Vec<Key> = (0..12).map(Key).collect();
     session.submit(specs);
@@ -225,6 +229,7 @@ async fn what_waits_for_all_before_it_is_no_work_beside_them() {
         observed.load.groups.iter().any(|group| group.id == first.id && group.done >= 4 && group.unfinished() > 0)
     });
     let later = later.await;
+    drop(gate);
     assert!(later.load.groups.iter().all(|group| known.contains(&group.id)), "nothing has come: {later:?}");
     timeout(PATIENCE, session.gather(&keys)).await.expect("they end").unwrap();
     bench.end_session(session).await;

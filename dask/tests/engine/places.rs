@@ -43,8 +43,7 @@ async fn what_waits_on_a_worker_that_has_paused_says_so() {
     let Some(mut bench) = Bench::start("what_waits_on_a_worker_that_has_paused_says_so", &["a"]).await else { return };
     let session = bench.session().await;
     let mut events = session.events();
-    let gate = tempfile::NamedTempFile::new().unwrap();
-    let code = format!("import os, time\nwhile os.path.exists({:?}): time.sleep(0.01)", gate.path());
+    let (gate, code) = bench::gate();
     // Two run on it, the others were sent to it as well.
     session.submit((0..4).map(|key| bench::with(key, "builtins:exec", &code)).collect());
     let given = async {
@@ -112,8 +111,7 @@ async fn tasks_that_a_worker_had_in_advance_are_stolen_by_another() {
     let Some(mut bench) = Bench::start_configured(test, &["a"], alone(), &all).await else { return };
     let session = bench.session().await;
     let mut events = session.events();
-    let gate = tempfile::NamedTempFile::new().unwrap();
-    let code = format!("import os, time\nwhile os.path.exists({:?}): time.sleep(0.01)", gate.path());
+    let (gate, code) = bench::gate();
     let many = 40;
     session.submit((0..many).map(|key| bench::with(key, "builtins:exec", &code)).collect());
     let given = async {
