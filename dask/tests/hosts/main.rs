@@ -206,7 +206,7 @@ async fn a_host_without_tasks_does_not_stay() {
     }
     // One that is at work is not idle, however long.
     let file = worker.directory.path().join("stubborn");
-    let stubborn = worker.begin(with(rust("stubborn", &(&file,)), "timeout", 1.into())).await;
+    let stubborn = worker.begin(with(rust("stubborn", &(&file,)), "timeout", 3.into())).await;
     begun(&file).await;
     assert!(worker.end(stubborn).await["failed"]["kind"].as_str().unwrap().contains("Timeout"));
 }
@@ -243,10 +243,11 @@ async fn what_is_cancelled_or_late_ends() {
     gone(&pids).await;
 
     std::fs::remove_file(&file).unwrap();
-    let late = worker.begin(with(rust("stubborn", &(&file,)), "timeout", 0.3.into())).await;
+    // Long enough that it has begun by then.
+    let late = worker.begin(with(rust("stubborn", &(&file,)), "timeout", 3.into())).await;
     let late = worker.end(late).await;
     assert_eq!(late["failed"]["kind"], "TimeoutError");
-    assert!(late["failed"]["message"].as_str().unwrap().contains("300ms"), "{late}");
+    assert!(late["failed"]["message"].as_str().unwrap().contains("3s"), "{late}");
     gone(&begun(&file).await).await;
     worker.perform(json!({"op": "kill", "key": "nobody-0-0"})).await;
     assert_eq!(result(&worker.rust("add", &(1, 2)).await), 3);

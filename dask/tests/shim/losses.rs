@@ -39,7 +39,8 @@ async fn a_session_without_its_driver_leaves_nothing_behind() {
     needs_dask!("a_session_without_its_driver_leaves_nothing_behind");
     let cluster = Cluster::with_workers(&["alpha"]).await;
     let mut rpc = cluster.installed().await;
-    let mut stream = cluster.stream(SESSION, 0.5).await;
+    // Nothing renews it: what is done below comes before it is over.
+    let mut stream = cluster.stream(SESSION, 5.0).await;
     let defs = [(1, cluster.python("add", json!({}))), (2, cluster.python("waits_for", json!({})))];
     let never = plain([json!(cluster.path("never"))]);
     stream.submit(&defs, vec![(1, 1, plain([json!(1)]), vec![]), (2, 2, never, vec![]), (3, 2, plain([json!("x")]), vec![])]).await;
