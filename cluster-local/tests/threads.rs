@@ -107,10 +107,11 @@ async fn a_timeout_ends_a_sync_body_for_everybody_but_its_thread() {
     let mut stage = Stage::new(threads(1, 1)).await;
     let (release, gate) = std::sync::mpsc::channel::<()>();
     let gate = Arc::new(std::sync::Mutex::new(gate));
-    let annotations = Annotations { timeout: Some(Duration::from_millis(20)), ..Annotations::default() };
+    // Long enough that it has begun by then.
+    let annotations = Annotations { timeout: Some(Duration::from_secs(1)), ..Annotations::default() };
     let slow = stage.submit(sync(move |_, _| gate.lock().unwrap().recv().is_ok()), &[], annotations);
     let error = stage.error(slow).await;
-    assert!(error.to_string().contains("20ms"), "{error}");
+    assert!(error.to_string().contains("1s"), "{error}");
     release.send(()).unwrap();
     stage.close().await;
 }

@@ -13,17 +13,19 @@ async fn driver_entry() {
     }
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("child.py");
-    let busy = directory.path().join("busy");
-    // A child in a session of its own, and a thread that lets no other one run.
+    let [registered, busy] = ["registered", "busy"].map(|name| directory.path().join(name));
+    // A child in a session of its own, and a thread that lets no other one run, once the worker has told of itself.
     let text = format!(
-        "import re, subprocess, threading\n\ndef spin():\n    open({busy:?}, 'w').close()\n    re.match('(a+)+$', 'a' * 60 + 'b')\n\n\
+        "import os, re, subprocess, threading, time\n\ndef spin():\n    while not os.path.exists({registered:?}):\n        \
+         time.sleep(0.01)\n    open({busy:?}, 'w').close()\n    re.match('(a+)+$', 'a' * 60 + 'b')\n\n\
          def dask_setup(worker):\n    if worker.name == '0-0':\n        subprocess.Popen(['sleep', '3600'], start_new_session=True)\n    \
-         else:\n        threading.Timer(1, spin).start()\n"
+         else:\n        threading.Thread(target=spin, daemon=True).start()\n"
     );
     std::fs::write(&file, text).unwrap();
     let config = config("driver_entry").unwrap();
     let stage = Stage::start(DaskConfig { preload: vec![file.to_str().unwrap().into()], ..config }).await;
     stage.workers(2).await;
+    std::fs::write(&registered, "").unwrap();
     // A scheduler, two workers and the child.
     let pids = loop {
         let pids = descendants(std::process::id());

@@ -74,6 +74,6 @@ pub(crate) fn handle(pid: u32) -> OwnedFd {
 pub(crate) fn ended(pid: u32, handle: &OwnedFd) {
     let mut fds = [PollFd::new(handle, PollFlags::IN)];
     // Generous for a loaded machine; without an end it would be an hour.
-    let count = poll(&mut fds, Some(&Timespec { tv_sec: 30, tv_nsec: 0 })).unwrap();
+    let count = poll(&mut fds, Some(&Timespec { tv_sec: 120, tv_nsec: 0 })).unwrap();
     assert_eq!(count, 1, "process {pid} does not end");
 }
