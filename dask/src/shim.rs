@@ -44,6 +44,7 @@ static SOURCE: LazyLock<String> = LazyLock::new(|| {
         include_str!("shim/worker.py"),
         include_str!("shim/fetch.py"),
         include_str!("shim/graph.py"),
+        include_str!("shim/heap.py"),
         include_str!("shim/session.py"),
         include_str!("shim/places.py"),
         include_str!("shim/waits.py"),

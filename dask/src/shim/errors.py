@@ -4,6 +4,7 @@ import collections
 import contextvars
 import difflib
 import functools
+import gc
 import importlib.machinery
 import importlib.util
 import inspect

@@ -26,6 +26,7 @@ async def keep(core):
                         comm.abort()
             core.pauses.look(now)
             core.waits.look(now)
+            core.heap.look(now)
             forget_staying(core)
             for watch in list(core.watches):
                 if now >= watch.deadline:

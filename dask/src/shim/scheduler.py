@@ -13,7 +13,7 @@ class Core:
         self.loop = asyncio.get_running_loop()
         self.submitter = Submitter(scheduler)
         self.meter = Meter(self)
-        self.portion = 4 * LEAST
+        self.portion, self.heap = 4 * LEAST, Heap(self)
         self.records, self.sessions, self.watches = {}, {}, set()
         # What shows that a worker that leaves was busy: the stimulus that ended others' tasks (older versions do not tell it), its address
         # from ours.

@@ -273,6 +273,8 @@ class Session:
                 at += len(part)
                 self.core.paced(len(part), entering.longest)
                 await asyncio.sleep(0)
+                if self.core.heap.entered():
+                    await asyncio.sleep(0)
         except Exception as e:
             if isinstance(e, Refused):
                 refused = (e.kind, e.message, e.hint)
@@ -331,6 +333,8 @@ class Session:
         record = self.core.records.pop(key, None)
         if record is not None:
             self.settled(record)
+            if not self.core.records:
+                self.core.heap.give_back()
         return key
 
     async def refuse(self, events):

@@ -27,3 +27,9 @@ async fn workers_are_asked_emptied_and_counted() {
     needs_dask!("workers_are_asked_emptied_and_counted");
     holds("workers.py").await;
 }
+
+#[tokio::test]
+async fn full_collections_do_not_go_over_the_tasks_of_a_submission() {
+    needs_dask!("full_collections_do_not_go_over_the_tasks_of_a_submission");
+    holds("heap.py").await;
+}

@@ -29,7 +29,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use self::{
-    real::PATIENCE,
+    real::{PATIENCE, Running},
     support::{Arg, Cluster, Stream, args, dask_key, fetch, from_value, plain},
 };
 
@@ -317,4 +317,26 @@ async fn a_worker_is_checked_before_anything_is_submitted() {
     let answer = from_value(answer.body());
     assert_eq!((&answer["alpha"]["missing"], &answer["alpha"]["error"]), (&json!(["no_such_module.x"]), &json!(null)), "{answer}");
     assert_eq!(answer["alpha"]["python"][0], 3);
+}
+
+/// What is set aside is what Python's full collections do not go over.
+#[tokio::test]
+async fn a_large_submission_is_set_aside_until_it_is_gone() {
+    needs_dask!("a_large_submission_is_set_aside_until_it_is_gone");
+    let cluster = Cluster::start(&[]).await;
+    cluster.installed().await;
+    let set_aside = format!(
+        "import distributed as d, gc\nprint('there:', d.Client({:?}).run_on_scheduler(gc.get_freeze_count), file=__import__('sys').stderr)",
+        cluster.address.to_string()
+    );
+    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let definition = cluster.python("add", json!({}));
+    for first in (0..6000).step_by(1000) {
+        stream.submit(&[(1, definition.clone())], (first..first + 1000).map(|key| (key, 1, plain([json!(1)]), vec![])).collect()).await;
+    }
+    stream.until("pending", 5999).await;
+    let count = || async { Running::python(&set_aside, &[], "there:").await.said.parse::<u64>().unwrap() };
+    assert!(count().await > 6000, "none");
+    stream.close().await;
+    assert_eq!(count().await, 0);
 }

@@ -77,10 +77,12 @@ class Scheduler:
 
 def core():
     scheduler = Scheduler()
-    return types.SimpleNamespace(
+    there = types.SimpleNamespace(
         scheduler=scheduler, submitter=scheduler, loop=asyncio.get_running_loop(), portion=100, records={}, sessions={}, watches=set(),
         paced=lambda count, seconds: None, resolved=list, leaving={},
     )
+    there.heap = shim.Heap(there)
+    return there
 
 
 def submit(n, keys):

@@ -1,0 +1,114 @@
+# Full collections and the tasks of a submission, in a process of its own.
+import gc, sys, time, types
+
+from bench import core, run, shim, submit
+
+
+class Circle:
+    """Two that know each other: only a collection finds them."""
+
+    alive = 0
+
+    def __init__(self):
+        self.other = types.SimpleNamespace(other=self)
+        Circle.alive += 1
+
+    def __del__(self):
+        Circle.alive -= 1
+
+
+def with_tasks(n, alone=True):
+    if alone:
+        sys.modules["distributed.cli"] = types.ModuleType("distributed.cli")
+    else:
+        sys.modules.pop("distributed.cli", None)
+    there = core()
+    there.scheduler.tasks.update((key, {}) for key in range(n))
+    return there
+
+
+def grow():
+    """As a submission does: enough that is kept for some young collections."""
+    return [[] for _ in range(100_000)]
+
+
+async def what_came_is_set_aside_and_given_back():
+    there = with_tasks(5000)
+    heap, kept = there.heap, grow()
+    circle = Circle()
+    del circle
+    gc.collect(0)
+    assert heap.entered()
+    assert gc.get_freeze_count() > len(kept), "a full collection would go over it"
+    assert Circle.alive == 0, "garbage was set aside"
+    assert not heap.entered(), "nothing came since"
+    # What comes later is looked at as ever.
+    Circle()
+    gc.collect()
+    assert Circle.alive == 0
+    heap.give_back()
+    assert gc.get_freeze_count() == 0
+    del kept
+
+
+async def it_is_given_back_with_the_last_task():
+    there = with_tasks(5000)
+    session = shim.Session(there, "s", "a test", 60)
+    there.scheduler.go.set()
+    kept = grow()
+    await session.take(submit(1, range(250)))
+    assert gc.get_freeze_count() > 0 and len(there.records) == 250
+    await session.take({"t": "release", "n": 2, "keys": list(range(249))})
+    assert gc.get_freeze_count() > 0, "one is left"
+    await session.take({"t": "release", "n": 3, "keys": [249]})
+    assert gc.get_freeze_count() == 0
+    kept = grow()
+    await session.take(submit(4, range(250, 500)))
+    assert gc.get_freeze_count() > 0 and kept
+    await session.end()
+    assert gc.get_freeze_count() == 0, "the session is over"
+
+
+async def what_others_left_behind_waits_for_an_hour_at_most():
+    there = with_tasks(5000)
+    circle, kept = Circle(), grow()
+    assert there.heap.entered() and kept
+    del circle
+    gc.collect()
+    assert Circle.alive == 1, "it was set aside"
+    there.heap.look(time.monotonic() + 3590)
+    assert Circle.alive == 1 and gc.get_freeze_count() > 0
+    there.heap.look(time.monotonic() + 3610)
+    assert Circle.alive == 0 and gc.get_freeze_count() == 0
+
+
+async def few_tasks_and_what_is_no_mere_scheduler_are_left_alone():
+    for tasks, alone in ((100, True), (5000, False)):
+        there, kept = with_tasks(tasks, alone), grow()
+        assert not there.heap.entered() and gc.get_freeze_count() == 0 and kept
+        there.heap.give_back()
+    # Somebody collects when it suits him.
+    there = with_tasks(5000)
+    gc.disable()
+    kept = grow()
+    assert not there.heap.entered() and kept
+    gc.enable()
+
+
+async def what_others_have_set_aside_stays_so():
+    gc.freeze()
+    there, kept = with_tasks(5000), grow()
+    before = gc.get_freeze_count()
+    assert not there.heap.entered() and kept
+    there.heap.give_back()
+    assert gc.get_freeze_count() == before
+    gc.unfreeze()
+
+
+run(
+    what_came_is_set_aside_and_given_back,
+    it_is_given_back_with_the_last_task,
+    what_others_left_behind_waits_for_an_hour_at_most,
+    few_tasks_and_what_is_no_mere_scheduler_are_left_alone,
+    what_others_have_set_aside_stays_so,
+)
