@@ -34,7 +34,7 @@ fn subject() -> Subject {
         ClusterOptions { limits, connect: Arc::new(DaskConnect::new(DaskOptions::default())), ..ClusterOptions::default() }
     })
     .with_census(census::processes)
-    .with_patience(Duration::from_secs(30))
+    .with_patience(Duration::from_secs(60))
     .with([Ability::Processes, Ability::Scale, Ability::Resources, Ability::Slots, Ability::Commands, Ability::Python])
     .with([Ability::Crashes, Ability::Refusals, Ability::Adaptive])
 }

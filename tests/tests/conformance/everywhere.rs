@@ -72,7 +72,8 @@ pub(crate) async fn prefect_06_07_timeouts_end_the_task_and_what_needs_it(runner
     let mut gate_ = Gate::new().await.unwrap();
     let address = gate_.address().to_owned();
     let flow = runner.run(|flow| async move {
-        let short = Annotate::new().timeout(Duration::from_millis(200));
+        // Long enough that it has come to the gate by then, on any machine.
+        let short = Annotate::new().timeout(Duration::from_secs(3));
         let slow = flow.annotate(short).submit(gate(address, "slow".to_owned()));
         #[remuda::task]
         fn length(text: &str) -> usize {
