@@ -21,8 +21,8 @@ class Heap:
             shared = core.scheduler._remuda_heap = {"ours": is_only_a_scheduler() and not gc.get_freeze_count()}
         self.may = shared["ours"]
 
-    def entered(self):
-        """Between two parts of a submission. Whether it took its time."""
+    def made_room(self):
+        """Before a part of a submission enters. Whether it took its time."""
         if not self.may or len(self.core.scheduler.tasks) < GOES_UNSEEN:
             return False
         # How often the youngest were gone over since those after them were, and these since all were.
@@ -37,14 +37,12 @@ class Heap:
         return True
 
     def look(self, now):
-        if self.since is not None and now - self.since >= LONGEST_HELD:
-            self.give_back()
-            gc.collect()
-
-    def give_back(self):
-        if self.since is not None:
+        late = self.since is not None and now - self.since >= LONGEST_HELD
+        if late or (self.since is not None and not self.core.records):
             self.since = None
             gc.unfreeze()
+        if late:
+            gc.collect()
 
 
 def is_only_a_scheduler():

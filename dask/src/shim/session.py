@@ -267,14 +267,14 @@ class Session:
         tasks, at = message["tasks"], 0
         try:
             while at < len(tasks) and not self.closed:
+                if self.core.heap.made_room():
+                    await asyncio.sleep(0)
                 part = tasks[at:at + self.core.portion]
                 entering = Stepped(self.enter(part, refused_already))
                 await entering
                 at += len(part)
                 self.core.paced(len(part), entering.longest)
                 await asyncio.sleep(0)
-                if self.core.heap.entered():
-                    await asyncio.sleep(0)
         except Exception as e:
             if isinstance(e, Refused):
                 refused = (e.kind, e.message, e.hint)
@@ -333,8 +333,6 @@ class Session:
         record = self.core.records.pop(key, None)
         if record is not None:
             self.settled(record)
-            if not self.core.records:
-                self.core.heap.give_back()
         return key
 
     async def refuse(self, events):

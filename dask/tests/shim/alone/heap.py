@@ -37,17 +37,16 @@ async def what_came_is_set_aside_and_given_back():
     heap, kept = there.heap, grow()
     circle = Circle()
     del circle
-    gc.collect(0)
-    assert heap.entered()
+    assert heap.made_room()
     assert gc.get_freeze_count() > len(kept), "a full collection would go over it"
     assert Circle.alive == 0, "garbage was set aside"
-    assert not heap.entered(), "nothing came since"
+    assert not heap.made_room(), "nothing came since"
     # What comes later is looked at as ever.
     Circle()
     gc.collect()
     assert Circle.alive == 0
-    heap.give_back()
-    assert gc.get_freeze_count() == 0
+    heap.look(time.monotonic())
+    assert gc.get_freeze_count() == 0, "no task of ours is there"
     del kept
 
 
@@ -59,20 +58,24 @@ async def it_is_given_back_with_the_last_task():
     await session.take(submit(1, range(250)))
     assert gc.get_freeze_count() > 0 and len(there.records) == 250
     await session.take({"t": "release", "n": 2, "keys": list(range(249))})
+    there.heap.look(time.monotonic())
     assert gc.get_freeze_count() > 0, "one is left"
     await session.take({"t": "release", "n": 3, "keys": [249]})
+    there.heap.look(time.monotonic())
     assert gc.get_freeze_count() == 0
     kept = grow()
     await session.take(submit(4, range(250, 500)))
     assert gc.get_freeze_count() > 0 and kept
     await session.end()
+    there.heap.look(time.monotonic())
     assert gc.get_freeze_count() == 0, "the session is over"
 
 
 async def what_others_left_behind_waits_for_an_hour_at_most():
     there = with_tasks(5000)
     circle, kept = Circle(), grow()
-    assert there.heap.entered() and kept
+    assert there.heap.made_room() and kept
+    there.records["ours"] = None
     del circle
     gc.collect()
     assert Circle.alive == 1, "it was set aside"
@@ -85,13 +88,13 @@ async def what_others_left_behind_waits_for_an_hour_at_most():
 async def few_tasks_and_what_is_no_mere_scheduler_are_left_alone():
     for tasks, alone in ((100, True), (5000, False)):
         there, kept = with_tasks(tasks, alone), grow()
-        assert not there.heap.entered() and gc.get_freeze_count() == 0 and kept
-        there.heap.give_back()
+        assert not there.heap.made_room() and gc.get_freeze_count() == 0 and kept
+        there.heap.look(time.monotonic())
     # Somebody collects when it suits him.
     there = with_tasks(5000)
     gc.disable()
     kept = grow()
-    assert not there.heap.entered() and kept
+    assert not there.heap.made_room() and kept
     gc.enable()
 
 
@@ -99,8 +102,8 @@ async def what_others_have_set_aside_stays_so():
     gc.freeze()
     there, kept = with_tasks(5000), grow()
     before = gc.get_freeze_count()
-    assert not there.heap.entered() and kept
-    there.heap.give_back()
+    assert not there.heap.made_room() and kept
+    there.heap.look(time.monotonic())
     assert gc.get_freeze_count() == before
     gc.unfreeze()
 
