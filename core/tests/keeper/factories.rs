@@ -88,7 +88,8 @@ async fn a_factory_that_blocks_until_the_flow_is_long_gone_has_its_manager_close
         gate.lock().unwrap().recv()?;
         anyhow::Ok(made.clone())
     });
-    let limits = Limits { grace: Duration::from_millis(20), start: Duration::from_millis(50), ..Limits::default() };
+    // Long enough that the factory has begun by then.
+    let limits = Limits { grace: Duration::from_millis(20), start: s(1), ..Limits::default() };
     let error = Cluster::start(factory(class), ClusterOptions { limits, ..ClusterOptions::default() }).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     entered.recv().unwrap();
