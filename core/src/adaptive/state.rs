@@ -276,6 +276,12 @@ mod tests {
         *,
     };
 
+    /// Asked for at the beginning, of one slot, without work.
+    fn worker(id: u64, phase: Phase, billed: Option<Duration>) -> Worker {
+        let launched = Some(Duration::ZERO);
+        Worker { id, phase, launched, billed, slots: 1, processing: 0, bytes: 0, memory_limit: 0, pinned: false }
+    }
+
     #[test]
     fn the_clock_does_not_jump() {
         let mut clock = Clock::default();
@@ -298,24 +304,13 @@ mod tests {
 
     #[test]
     fn requests_that_are_taken_back_in_count_once() {
-        let worker = |id, phase| Worker {
-            id,
-            phase,
-            launched: Some(Duration::ZERO),
-            billed: None,
-            slots: 1,
-            processing: 0,
-            bytes: 0,
-            memory_limit: 0,
-            pinned: false,
-        };
         let backend = Backend { launch_burst: 10, launch_rate: 1e-9, ..Backend::new(Duration::from_secs(60)) };
         let adaptive = Adaptive::new(AdaptConfig { minimum: Some(4), ..AdaptConfig::default() }, backend.clone());
         let secs = Duration::from_secs;
         let mut state = State::default();
         state.begin_with(3, &backend);
         let mut at = |now, phases: [Phase; 3]| {
-            let workers = (0..).zip(phases).map(|(id, phase)| worker(id, phase)).collect();
+            let workers = (0..).zip(phases).map(|(id, phase)| worker(id, phase, None)).collect();
             let fleet = Fleet { workers, ..Fleet::default() };
             let (next, decision) = adaptive.hold(std::mem::take(&mut state), secs(now), &fleet);
             state = next;
@@ -346,21 +341,10 @@ mod tests {
     #[test]
     fn starts_are_learned_once_and_lost_ones_stay_lost() {
         let secs = Duration::from_secs;
-        let worker = |id, phase, billed: Option<u64>| Worker {
-            id,
-            phase,
-            launched: Some(secs(0)),
-            billed: billed.map(secs),
-            slots: 1,
-            processing: 0,
-            bytes: 0,
-            memory_limit: 0,
-            pinned: false,
-        };
         let (mut clock, mut starts) = (Clock::default(), Starts::default());
         for now in [0, 15, 30, 40, 50] {
             clock.advance(secs(now), 1.0);
-            let billed = (now >= 15).then_some(4);
+            let billed = (now >= 15).then_some(secs(4));
             let phase = if now < 15 { Phase::Starting } else { Phase::Live(secs(14)) };
             let fleet = Fleet { workers: vec![worker(1, phase, billed), worker(2, Phase::Starting, None)], ..Fleet::default() };
             starts.learn(&clock, &fleet, (10.0, 10.0));
@@ -376,18 +360,7 @@ mod tests {
         let (mut clock, mut starts) = (Clock::default(), Starts::default());
         let mut at = |now, phase| {
             clock.advance(secs(now), 1.0);
-            let worker = Worker {
-                id: 1,
-                phase,
-                launched: Some(secs(0)),
-                billed: None,
-                slots: 1,
-                processing: 0,
-                bytes: 0,
-                memory_limit: 0,
-                pinned: false,
-            };
-            starts.learn(&clock, &Fleet { workers: vec![worker], ..Fleet::default() }, (10.0, 10.0));
+            starts.learn(&clock, &Fleet { workers: vec![worker(1, phase, None)], ..Fleet::default() }, (10.0, 10.0));
             (starts.workers[&1].lost, starts.learned)
         };
         // Three start-ups are waited for.
