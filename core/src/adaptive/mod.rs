@@ -15,7 +15,7 @@
 //! - a worker idles from 0.15 break-evens, which what came lately may make up to `idle_max`; never less than `wait_count` decisions.
 //!   One that was let go and missed within 10 s, twice in a minute, is kept longer, 15 s at most;
 //! - tasks at even times (six, no gap half as long again as the others, for ten seconds at least) are a load, and the workers it needs
-//!   stay until the next is late; the only worker if it waits for at most 15 s at a time. From the third on nobody goes that it
+//!   stay until the next is late; the only worker if it waits for at most 15 s at a time. From the second on nobody goes that it
 //!   would need if it went on so;
 //! - a request is written off after three start-ups, 30 s at least; each that is written off in a row doubles that, up to 16 times;
 //! - stored results fill at most 60 % of the memory of those that stay.
@@ -136,7 +136,7 @@ impl Adaptive {
         state.stream.note(load, &view.durations, view.now, (view.startup, self.interval()));
         view.rate = state.stream.rate(view.startup, self.calm());
         view.streaming = state.stream.workers(view.rate, view.slots);
-        view.likely = state.stream.likely(view.startup, view.slots, self.calm());
+        view.likely = state.stream.likely((view.startup, self.interval()), view.slots, self.calm());
         let replay = recurrence::Replay {
             now: view.now,
             startup: view.startup,

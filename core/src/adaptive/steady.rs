@@ -24,8 +24,8 @@ struct Arrival {
 impl Steady {
     /// Fewer say nothing; more than the most would be slow to see a change.
     const ENOUGH: usize = 6;
-    /// Fewer are no sign of more.
-    const BEGUN: usize = 3;
+    /// Fewer are no sign of more. Two are: who is let go between the second and the third task is missed for the second time.
+    const BEGUN: usize = 2;
     /// The rate of so few may be so much more than it looks: the first decision may have seen half of what came before the next.
     const ROUGHLY: f64 = 1.5;
     const MOST: usize = 24;
@@ -70,10 +70,14 @@ impl Steady {
         if is_load { rate } else { 0.0 }
     }
 
-    /// The same while too few came, in too short a time: what it will be if it goes on as it began. 0 unless two gaps are alike.
-    pub(super) fn begun(&self, width: f64, longest: f64) -> f64 {
+    /// The same while too few came, in too short a time: what it will be if it goes on as it began. 0 after one, and where the second
+    /// or a later one comes at another time than those before. Whatever comes about as often as decisions are made may be one, however
+    /// many at a time: if it is not, it is over two decisions later.
+    pub(super) fn begun(&self, interval: f64, width: f64, longest: f64) -> f64 {
         let rate = self.so_far().0;
-        let may_be = !self.known(width) && self.widest() <= (Self::ROUGHLY * rate).max(1.0) && self.pause(rate) <= longest;
+        let often = self.gap().is_some_and(|gap| gap <= Self::UNEVEN * interval);
+        let single = !self.known(width) && self.widest() <= (Self::ROUGHLY * rate).max(1.0);
+        let may_be = (often || single) && self.pause(rate) <= longest;
         if may_be && self.arrivals.len() >= Self::BEGUN { rate } else { 0.0 }
     }
 
@@ -129,20 +133,27 @@ mod tests {
     }
 
     fn steady(times: &[u32], tasks: u32, now: u32) -> Steady {
+        seen(times, (tasks, 6.0), now)
+    }
+
+    fn seen(times: &[u32], (tasks, each): (u32, f64), now: u32) -> Steady {
         let mut steady = Steady::default();
         for second in 0..=now {
             let tasks = if times.contains(&second) { f64::from(tasks) } else { 0.0 };
-            steady.note(f64::from(second), 1.0, if tasks > 0.0 { vec![(0, tasks)] } else { vec![] }, &[6.0]);
+            steady.note(f64::from(second), 1.0, if tasks > 0.0 { vec![(0, tasks)] } else { vec![] }, &[each]);
         }
         steady
     }
 
     #[test]
     fn what_has_begun_to_come_evenly_may_be_a_load() {
-        let begun = |times: &[u32], tasks, now| steady(times, tasks, now).begun(2.0, 15.0);
-        assert_eq!([begun(&[0, 5], 1, 6), begun(&[0, 5, 10], 1, 11), begun(&[0, 5, 10], 1, 19)], [0.0, 1.2, 0.0], "too few, over");
+        let begun = |times: &[u32], tasks, now| steady(times, tasks, now).begun(1.0, 2.0, 15.0);
+        assert_eq!([begun(&[0], 1, 6), begun(&[0, 5], 1, 6), begun(&[0, 5, 10], 1, 11)], [0.0, 1.2, 1.2], "one, two, three");
+        assert_eq!([begun(&[0, 5], 1, 14), begun(&[0, 5, 10], 1, 19), begun(&[0, 22], 1, 22)], [0.0; 3], "over, single ones");
         assert_eq!([begun(&[0, 2, 9], 1, 9), begun(&[0, 5, 10], 2, 11), begun(&[0, 19, 38], 2, 38)], [0.0, 2.4, 0.0], "uneven, graphs");
         assert_eq!(begun(&[0, 5, 10, 15, 20, 25], 1, 26), 0.0, "it is one");
+        let short = |times: &[u32], now| seen(times, (2, 0.25), now).begun(1.0, 2.0, 15.0);
+        assert_eq!([short(&[0, 1, 2], 2), short(&[0, 1, 2], 5), short(&[0, 2, 4], 4)], [0.5, 0.0, 0.0], "often, over, graphs");
     }
 
     /// The first come before anybody knows how long they take, or while that looks longer than it is.

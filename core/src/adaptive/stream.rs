@@ -101,8 +101,8 @@ impl Stream {
 
     /// The rate of tasks that have begun to come evenly, too few yet to say that they will go on so, and workers for it, rather one too
     /// many. Whoever of them is there stays until that is known: let go, they would be asked for again a few tasks later. Nobody is started.
-    pub(super) fn likely(&self, startup: f64, slots: f64, calm: f64) -> (f64, u32) {
-        let rate = if self.held == 0 { self.steady.begun(Self::width(startup), calm) } else { 0.0 };
+    pub(super) fn likely(&self, (startup, interval): (f64, f64), slots: f64, calm: f64) -> (f64, u32) {
+        let rate = if self.held == 0 { self.steady.begun(interval, Self::width(startup), calm) } else { 0.0 };
         (rate, (rate / Self::FEW / slots).ceil() as u32)
     }
 }

@@ -62,23 +62,26 @@ fn one_task_after_the_other_settles() {
 }
 
 /// While it is being learned what comes, and how long it takes, the number may go beyond what it settles at, as workers are started for what
-/// has piled up meanwhile; but nobody is let go who is asked for again. With one task of a second each second it once went 2, 1, 2.
+/// has piled up meanwhile; and after the very first task it may go. But from the second task on nobody is let go who is asked for again. With one
+/// task of a second each second it once went 2, 1, 2, with one each five seconds 1, 0, 1, 0, 1. (Tasks of some seconds that
+/// leave a worker a tenth to spare take longer to settle: a few times a second one comes for the one that waits, and goes.)
 #[test]
 fn a_constant_load_lets_nobody_go_who_is_asked_for_again() {
     let millis = Duration::from_millis;
-    for (every, each) in
-        [(300, 1000), (500, 1000), (1000, 500), (1000, 900), (1000, 1000), (1000, 1100), (1000, 2500), (2000, 1000), (2000, 5000)]
-    {
+    let often = [(300, 1000), (500, 1000), (700, 200), (1000, 500), (1000, 900), (1000, 1000), (1000, 1100), (1000, 2500), (2000, 1000)];
+    let seldom = [(2000, 5000), (3000, 1000), (5000, 1000), (7000, 8000), (10_000, 1000), (14_000, 5000)];
+    for (every, each) in often.into_iter().chain(seldom) {
         for (startup, phase) in
             [500, 1000, 1500, 2000, 3000, 5000].into_iter().flat_map(|startup| [50, 450, 850].map(|phase| (startup, phase)))
         {
             let mut herd = Herd::new(bounded(0, 4), Backend::new(secs(1)), 1, 7, 0.0);
             herd.starts_in(millis(startup));
             (0..120_000 / every).for_each(|k| herd.submit(millis(phase + every * k), 1, millis(each)));
-            let Plot { desired, killed } = herd.plot(110);
-            let lowered = desired.windows(2).position(|pair| pair[1] < pair[0]).unwrap_or(desired.len());
-            let raised = desired.windows(2).rposition(|pair| pair[1] > pair[0]).unwrap_or(0);
-            assert!(raised < lowered && killed == 0, "{each} ms every {every} ms, start-up {startup} ms, from {phase} ms on: {desired:?}");
+            let Plot { mut desired, killed } = herd.plot(110);
+            // The decision that is the first to see the second task, and those after it: one each second.
+            let desired = desired.split_off((phase + every).div_ceil(1000) as usize - 1);
+            let again = desired.windows(2).skip_while(|pair| pair[1] >= pair[0]).any(|pair| pair[1] > pair[0]);
+            assert!(!again && killed == 0, "{each} ms every {every} ms, start-up {startup} ms, from {phase} ms on: {desired:?}");
         }
     }
 }
