@@ -45,7 +45,7 @@ impl Cluster {
         let session = "0123456789abcdef0123456789abcdef";
         let op = shim::op("stream");
         let attach =
-            [("op", op.into()), ("session", session.into()), ("name", "test".into()), ("lease", 30.into()), ("resume", false.into())];
+            [("op", op.into()), ("session", session.into()), ("name", "test".into()), ("lease", 600.into()), ("resume", false.into())];
         comm.write(&map(attach).into()).await.unwrap();
         let answer = comm.read().await.unwrap().expect("an answer");
         assert_eq!(get(answer.body(), "t").and_then(text), Some("attached"), "{answer:?}");

@@ -7,7 +7,7 @@ async fn a_cut_connection_loses_nothing() {
     needs_dask!("a_cut_connection_loses_nothing");
     let cluster = Cluster::with_workers(&["alpha"]).await;
     let mut rpc = cluster.installed().await;
-    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let mut stream = cluster.stream(SESSION, LEASE).await;
     let file = cluster.path("go");
     let defs = [(1, cluster.python("waits_for", json!({}))), (2, cluster.python("add", json!({})))];
     stream.submit(&defs, vec![(1, 1, plain([json!(file)]), vec![])]).await;
@@ -17,7 +17,7 @@ async fn a_cut_connection_loses_nothing() {
     let n = stream.n;
     drop(stream);
     std::fs::write(&file, "").unwrap();
-    let (mut stream, first) = Stream::open(&cluster.address, SESSION, 60.0, Some((n, 0))).await;
+    let (mut stream, first) = Stream::open(&cluster.address, SESSION, LEASE, Some((n, 0))).await;
     assert_eq!(first, json!({"t": "attached", "resumed": true, "received": n}));
     stream.until("started", 1).await;
     let done = stream.until("done", 1).await;
@@ -27,7 +27,7 @@ async fn a_cut_connection_loses_nothing() {
     stream.until("done", 2).await;
     assert_eq!(fetch(&mut rpc, &done, &dask_key("flow_tasks:waits_for", SESSION, 1), -1, &["plain"]).await, json!({"plain": file}));
     // Seen events do not come again; a second connection takes over from the first.
-    let (mut second, _) = Stream::open(&cluster.address, SESSION, 60.0, Some((stream.n, stream.seen))).await;
+    let (mut second, _) = Stream::open(&cluster.address, SESSION, LEASE, Some((stream.n, stream.seen))).await;
     second.submit(&[], vec![(3, 2, plain([json!(5)]), vec![])]).await;
     second.until("done", 3).await;
     assert!(second.told(1).is_empty() && second.told(2).is_empty(), "{:?}", second.told(2));
@@ -70,7 +70,7 @@ async fn a_lost_worker_is_told_of_and_its_results_come_again() {
     let mut watch = Watch::open(&cluster, false).await;
     let joined = watch.until("joined").await;
     assert_eq!((&joined[1], &joined[2], &joined[4]), (&json!("alpha"), &json!("127.0.0.1"), &json!(1)), "{joined}");
-    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let mut stream = cluster.stream(SESSION, LEASE).await;
     let file = cluster.path("go");
     let wait = plain([json!(file)]);
     let defs = [(1, cluster.python("add", json!({}))), (2, cluster.python("waits_for", json!({"allowed": 1})))];
@@ -112,7 +112,7 @@ impl Watch {
     async fn open(cluster: &Cluster, owner: bool) -> Self {
         let mut comm = Comm::connect(&cluster.address, &ConnectOptions::default()).await.unwrap();
         let op = shim::op("watch");
-        comm.write(&map([("op", op.as_str().into()), ("owner", owner.into()), ("lease", 60.0.into())]).into()).await.unwrap();
+        comm.write(&map([("op", op.as_str().into()), ("owner", owner.into()), ("lease", LEASE.into())]).into()).await.unwrap();
         Self { comm, events: Vec::new() }
     }
 
@@ -133,7 +133,7 @@ async fn a_worker_that_is_told_to_end_moves_its_results() {
     let mut cluster = Cluster::start(&[]).await;
     cluster.add("alpha", &[], &[("REMUDA_GRACEFUL", "1")]).await;
     let mut rpc = cluster.installed().await;
-    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let mut stream = cluster.stream(SESSION, LEASE).await;
     stream.submit(&[(1, cluster.python("add", json!({})))], vec![(1, 1, plain([json!(1)]), vec![])]).await;
     stream.until("done", 1).await;
     cluster.add("beta", &[], &[]).await;
@@ -172,7 +172,7 @@ async fn what_others_do_to_a_scheduler_ends_tasks_and_harms_no_session() {
     needs_dask!("what_others_do_to_a_scheduler_ends_tasks_and_harms_no_session");
     let mut cluster = Cluster::start(&[]).await;
     cluster.installed().await;
-    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let mut stream = cluster.stream(SESSION, LEASE).await;
     let file = cluster.path("go");
     let elsewhere = json!({"workers": ["nobody"]});
     let defs = [(1, cluster.python("waits_for", json!({}))), (2, cluster.python("add", json!({}))), (3, cluster.python("add", elsewhere))];

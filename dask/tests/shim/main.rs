@@ -35,13 +35,15 @@ use self::{
 
 const SESSION: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
+/// In seconds. Nobody renews it here: longer than any test, on the slowest machine.
+const LEASE: f64 = 600.0;
 
 #[tokio::test]
 async fn python_tasks_run_and_their_results_come_back() {
     needs_dask!("python_tasks_run_and_their_results_come_back");
     let cluster = Cluster::with_workers(&["alpha"]).await;
     let mut rpc = cluster.installed().await;
-    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let mut stream = cluster.stream(SESSION, LEASE).await;
     let defs = [
         (1, cluster.python("add", json!({}))),
         (2, cluster.python("make_odd", json!({}))),
@@ -96,7 +98,7 @@ async fn failures_are_told_in_text() {
     needs_dask!("failures_are_told_in_text");
     let cluster = Cluster::with_workers(&["alpha"]).await;
     let mut rpc = cluster.installed().await;
-    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let mut stream = cluster.stream(SESSION, LEASE).await;
     let defs = [
         (1, cluster.python("divide", json!({}))),
         (2, cluster.python("time:sleep", json!({"timeout": 0.3}))),
@@ -168,7 +170,7 @@ async fn a_batch_keeps_its_elements_apart() {
     needs_dask!("a_batch_keeps_its_elements_apart");
     let cluster = Cluster::with_workers(&["alpha"]).await;
     let mut rpc = cluster.installed().await;
-    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let mut stream = cluster.stream(SESSION, LEASE).await;
     let array = |elements: &[Vec<u8>]| {
         let elements: Vec<_> = elements.iter().map(|element| serde_bytes::Bytes::new(element)).collect();
         rmp_serde::to_vec(&elements).unwrap()
@@ -214,7 +216,7 @@ async fn what_keeps_a_task_from_running_is_told() {
     needs_dask!("what_keeps_a_task_from_running_is_told");
     let mut cluster = Cluster::start(&[]).await;
     cluster.installed().await;
-    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let mut stream = cluster.stream(SESSION, LEASE).await;
     let add = |more| cluster.python("add", more);
     let defs = [
         (1, add(json!({"resources": {"GPU": 2}}))),
@@ -270,7 +272,7 @@ async fn a_worker_with_many_short_tasks_tells_of_several_at_once() {
     let mut cluster = Cluster::start(&[("DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION", "inf")]).await;
     cluster.add("alpha", &[], &[]).await;
     let mut rpc = cluster.installed().await;
-    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let mut stream = cluster.stream(SESSION, LEASE).await;
     let first = cluster.python("intervals", json!({}));
     stream.submit(&[(1, first)], (1..=1000).map(|key| (key, 1, plain([]), vec![])).collect()).await;
     for from in [1001, 2001] {
@@ -293,8 +295,8 @@ async fn sessions_do_not_touch_each_other() {
     needs_dask!("sessions_do_not_touch_each_other");
     let cluster = Cluster::with_workers(&["alpha"]).await;
     let mut rpc = cluster.installed().await;
-    let mut one = cluster.stream(SESSION, 60.0).await;
-    let mut two = cluster.stream(OTHER, 60.0).await;
+    let mut one = cluster.stream(SESSION, LEASE).await;
+    let mut two = cluster.stream(OTHER, LEASE).await;
     for stream in [&mut one, &mut two] {
         stream.submit(&[(1, cluster.python("add", json!({})))], vec![(1, 1, plain([json!(1)]), vec![])]).await;
     }
@@ -329,7 +331,7 @@ async fn a_large_submission_is_set_aside_until_it_is_gone() {
         "import distributed as d, gc\nprint('there:', d.Client({:?}).run_on_scheduler(gc.get_freeze_count), file=__import__('sys').stderr)",
         cluster.address.to_string()
     );
-    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let mut stream = cluster.stream(SESSION, LEASE).await;
     let definition = cluster.python("add", json!({}));
     for first in (0..6000).step_by(1000) {
         stream.submit(&[(1, definition.clone())], (first..first + 1000).map(|key| (key, 1, plain([json!(1)]), vec![])).collect()).await;

@@ -4,12 +4,12 @@ use remuda_dask::{protocol::Value, shim};
 use serde_json::{Value as Json, json};
 
 use crate::support::{Cluster, fetch, from_value, plain};
-use crate::{OTHER, SESSION, dask_key};
+use crate::{LEASE, OTHER, SESSION, dask_key};
 
 const THIRD: &str = "00112233445566778899aabbccddeeff";
 
 async fn said(cluster: &Cluster, session: &str, directory: &str) -> Json {
-    let mut stream = cluster.stream(session, 60.0).await;
+    let mut stream = cluster.stream(session, LEASE).await;
     let definition = cluster.python("edited:say", json!({"path": [cluster.path(directory)]}));
     stream.submit(&[(1, definition)], vec![(1, 1, plain([]), vec![])]).await;
     let done = stream.until("done", 1).await;
@@ -62,7 +62,7 @@ async fn what_lies_in_another_runs_directory_only_is_not_there() {
     ];
     let answer = from_value(rpc.call(&shim::op("prepare"), asked).await.unwrap().body());
     assert_eq!(answer["alpha"]["missing"], json!(["edited", "unused"]));
-    let mut stream = cluster.stream(OTHER, 60.0).await;
+    let mut stream = cluster.stream(OTHER, LEASE).await;
     write(&cluster, "two", "imports", "def say():\n    return 1\nimport unused\n");
     // Loaded for the first run, and imported by a module of the second.
     write(&cluster, "two", "inside", "import json\nimport helper\n\ndef say():\n    return helper.WORD\n");

@@ -5,7 +5,7 @@ use remuda_dask::shim::{self, Preload};
 use serde_json::json;
 
 use crate::{
-    SESSION,
+    LEASE, SESSION,
     support::{Cluster, from_value, plain},
 };
 
@@ -22,7 +22,7 @@ async fn it_is_installed_once_whoever_asks() {
     let mut rpc = cluster.installed().await;
     let there = from_value(rpc.call("remuda_shims", []).await.unwrap().body());
     assert_eq!(there, json!([{"hash": shim::hash(), "protocol": shim::PROTOCOL, "version": env!("CARGO_PKG_VERSION")}]));
-    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let mut stream = cluster.stream(SESSION, LEASE).await;
     stream.submit(&[(1, cluster.python("add", json!({})))], vec![(1, 1, plain([json!(1)]), vec![])]).await;
     stream.until("done", 1).await;
     stream.alive().await;
@@ -108,7 +108,7 @@ async fn a_scheduler_of_unknown_ways_is_refused_with_their_name() {
     let mut cluster = Cluster::start(&[("DASK_DISTRIBUTED__SCHEDULER__PRELOAD", &format!("[{:?}]", file.to_str().unwrap()))]).await;
     cluster.add("alpha", &[], &[]).await;
     cluster.installed().await;
-    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let mut stream = cluster.stream(SESSION, LEASE).await;
     stream.submit(&[(1, cluster.python("add", json!({})))], vec![(1, 1, plain([json!(1)]), vec![])]).await;
     let refused = stream.until("refused", 1).await;
     assert_eq!(refused[2], "unsupported", "{refused}");
@@ -118,7 +118,7 @@ async fn a_scheduler_of_unknown_ways_is_refused_with_their_name() {
 }
 
 async fn run_one(cluster: &Cluster) {
-    let mut stream = cluster.stream(SESSION, 60.0).await;
+    let mut stream = cluster.stream(SESSION, LEASE).await;
     stream.submit(&[(1, cluster.python("add", json!({})))], vec![(1, 1, plain([json!(1)]), vec![])]).await;
     stream.until("done", 1).await;
     stream.close().await;
