@@ -12,6 +12,7 @@ async def keep(core):
         try:
             now = time.monotonic()
             late, last = now - last - OWNER_CHECK, now
+            core.heap.look(now)
             if late > 1:
                 # The loop stood still, and nobody could be heard.
                 core.owner["heard"] = min(core.owner["heard"] + late, now)
@@ -26,7 +27,6 @@ async def keep(core):
                         comm.abort()
             core.pauses.look(now)
             core.waits.look(now)
-            core.heap.look(now)
             forget_staying(core)
             for watch in list(core.watches):
                 if now >= watch.deadline:

@@ -342,6 +342,8 @@ class Session:
         await self.release([event[1] for event in events])
 
     async def release(self, numbers):
+        # The last first: what goes before all that needs it goes with the last of them, a whole chain in one step.
+        numbers = sorted(numbers, reverse=True)
         for at in range(0, len(numbers), TURN):
             keys = []
             for number in numbers[at:at + TURN]:
@@ -371,7 +373,7 @@ class Session:
             log.info("session %s of %s ended", self.ident, self.name)
 
     async def let_all_go(self):
-        await self.release(list(self.keys))
+        await self.release(self.keys)
         scheduler = self.core.scheduler
         state = scheduler.clients.get(self.client)
         if state is not None:

@@ -1,7 +1,7 @@
 # Full collections and the tasks of a submission, in a process of its own.
 import gc, sys, time, types
 
-from bench import core, run, shim, submit
+from bench import core, newer, run, shim, submit
 
 
 class Circle:
@@ -71,22 +71,58 @@ async def it_is_given_back_with_the_last_task():
     assert gc.get_freeze_count() == 0, "the session is over"
 
 
-async def what_others_left_behind_waits_for_an_hour_at_most():
+async def what_others_left_behind_waits_for_an_hour_and_a_pause():
+    hour = shim.LONGEST_HELD
+    for submitted, until in ((0, hour), (hour - 5, hour + 5), (2 * hour, 2 * hour)):
+        there = with_tasks(5000)
+        circle, kept = Circle(), grow()
+        began = time.monotonic()
+        assert there.heap.set_aside(began) and kept
+        there.records["ours"] = None
+        del circle
+        gc.collect()
+        assert Circle.alive == 1, "it was set aside"
+        there.heap.held["last"] = began + submitted
+        there.heap.look(began + until - 1)
+        assert Circle.alive == 1 and gc.get_freeze_count() > 0, submitted
+        there.heap.look(began + until)
+        assert Circle.alive == 0 and gc.get_freeze_count() == 0, submitted
+
+
+async def what_was_refused_keeps_nothing():
     there = with_tasks(5000)
-    circle, kept = Circle(), grow()
-    assert there.heap.made_room() and kept
-    there.records["ours"] = None
-    del circle
-    gc.collect()
-    assert Circle.alive == 1, "it was set aside"
-    there.heap.look(time.monotonic() + 3590)
-    assert Circle.alive == 1 and gc.get_freeze_count() > 0
-    there.heap.look(time.monotonic() + 3610)
-    assert Circle.alive == 0 and gc.get_freeze_count() == 0
+    session = shim.Session(there, "s", "a test", 60)
+    kept = grow()
+    # Nobody has told what it is.
+    await session.take(dict(submit(1, range(250)), defs=[]))
+    assert gc.get_freeze_count() > 0 and kept and not there.records
+    there.heap.look(time.monotonic())
+    assert gc.get_freeze_count() == 0
+
+
+async def it_is_given_back_when_all_versions_are_done():
+    there, now = with_tasks(5000), time.monotonic()
+    other = types.SimpleNamespace(scheduler=there.scheduler, records={"theirs": None})
+    heaps, kept = (there.heap, newer.Heap(other)), grow()
+    assert heaps[0].set_aside(now) and kept
+    kept = grow()
+    assert heaps[1].set_aside(now) and kept
+    heaps[0].look(now)
+    heaps[1].look(now)
+    assert gc.get_freeze_count() > 0, "one has tasks"
+    other.records.clear()
+    heaps[1].look(now)
+    assert gc.get_freeze_count() == 0
+
+
+async def what_fails_refuses_no_task():
+    there, kept = with_tasks(5000), grow()
+    there.heap.held = None
+    assert not there.heap.made_room() and not there.heap.may and kept
 
 
 async def few_tasks_and_what_is_no_mere_scheduler_are_left_alone():
-    for tasks, alone in ((100, True), (5000, False)):
+    for tasks, alone in ((400, True), (5000, False)):
         there, kept = with_tasks(tasks, alone), grow()
         assert not there.heap.made_room() and gc.get_freeze_count() == 0 and kept
         there.heap.look(time.monotonic())
@@ -111,7 +147,10 @@ async def what_others_have_set_aside_stays_so():
 run(
     what_came_is_set_aside_and_given_back,
     it_is_given_back_with_the_last_task,
-    what_others_left_behind_waits_for_an_hour_at_most,
+    what_others_left_behind_waits_for_an_hour_and_a_pause,
+    what_was_refused_keeps_nothing,
+    it_is_given_back_when_all_versions_are_done,
+    what_fails_refuses_no_task,
     few_tasks_and_what_is_no_mere_scheduler_are_left_alone,
     what_others_have_set_aside_stays_so,
 )

@@ -123,6 +123,25 @@ async def no_event_is_lost_between_two_connections():
     await two
 
 
+async def what_came_last_is_let_go_first():
+    """What others need would stay, and go with the last of them: a whole chain in one step."""
+    there, order = core(), []
+    there.scheduler.go.set()
+    session = shim.Session(there, "s", "a test", 60)
+    await session.take(submit(1, range(1200)))
+    numbers = {key: number for number, key in session.keys.items()}
+    releases = there.scheduler.client_releases_keys
+
+    def noted(keys, client):
+        order.extend(numbers[key] for key in keys)
+        releases(keys, client)
+
+    there.scheduler.client_releases_keys = noted
+    await session.take({"t": "release", "n": 2, "keys": list(range(700))})
+    await session.end()
+    assert order == [*range(699, -1, -1), *range(1199, 699, -1)], order[:20]
+
+
 run(
     what_is_left_of_one_look_for_modules_has_no_say_in_the_next,
     no_part_takes_another_parts_name,
@@ -130,4 +149,5 @@ run(
     an_owner_of_one_version_is_the_owner_for_all,
     a_message_that_comes_twice_is_taken_in_once,
     no_event_is_lost_between_two_connections,
+    what_came_last_is_let_go_first,
 )
